@@ -1,0 +1,1 @@
+"""Learning and retrieval; knows nothing of Kafka."""

@@ -1,0 +1,71 @@
+"""What the recommender knows of a shopper, and what it answers: plain values, no Kafka."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryItem:
+    """One act on an item; ``weight`` > 0 speaks for it, < 0 against."""
+
+    item_id: str
+    weight: float
+    event_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryText:
+    """One text of the shopper, with its unit vector, shape (dim,)."""
+
+    kind: Literal["search", "interest"]
+    text: str
+    vector: NDArray[np.float32]
+    weight: float
+    event_time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One shopper at one moment. Acts and texts are in event-time order, newest last.
+
+    ``long_interest`` and ``short_interest`` are the decayed sums of vectors, shape (dim,), with
+    the decayed sum of their weights beside them (needed to centre them); None when empty.
+    ``exclude`` are items that may not come back: bought within the window, disliked.
+    """
+
+    items: tuple[HistoryItem, ...]
+    texts: tuple[HistoryText, ...]
+    long_interest: NDArray[np.float32] | None
+    long_weight: float
+    short_interest: NDArray[np.float32] | None
+    short_weight: float
+    exclude: frozenset[str]
+    region: str | None = None
+
+    @property
+    def cold_start(self) -> bool:
+        """True while nothing the shopper did is known (stated interests are not acts)."""
+        return not self.items and not any(text.kind == "search" for text in self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an item was picked; ``weight`` is the share of the score it explains, 0..1."""
+
+    kind: str
+    weight: float
+    item_id: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    item_id: str
+    score: float
+    source: str
+    reasons: tuple[Reason, ...]

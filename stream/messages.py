@@ -1,0 +1,239 @@
+"""What goes out and what travels between the tiers: one type per topic, and its bytes.
+
+Public topics are JSON; derived topics are MessagePack, since vectors are bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+
+ReasonKind = Literal[
+    "similar_to_item",
+    "taken_together",
+    "matches_search",
+    "matches_interest",
+    "long_term_interest",
+    "recent_interest",
+    "popular",
+    "new_arrival",
+]
+Source = Literal[
+    "long_interest", "short_interest", "taken_together", "popular", "new_arrival", "stated_interest"
+]
+Band = Literal["low", "medium", "high"]
+
+
+# --- recommendations -----------------------------------------------------------------------------
+
+
+class Trigger(Struct, frozen=True, kw_only=True):
+    """The event that caused an output: its place in the source topic."""
+
+    topic: str
+    partition: int
+    offset: int
+    event_id: str
+    event_time_ms: int
+
+
+class Reason(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    kind: ReasonKind
+    weight: float
+    item_id: str | None = None
+    query: str | None = None
+    text: str | None = None
+
+
+class RecommendedItem(Struct, frozen=True, kw_only=True):
+    item_id: str
+    rank: int
+    score: float
+    source: Source
+    reasons: list[Reason]
+
+
+class ModelInfo(Struct, frozen=True, kw_only=True):
+    encoder: str
+    index_version: str
+    ranker: str
+
+
+class Recommendation(Struct, frozen=True, kw_only=True):
+    """Topic ``recommendations``."""
+
+    recommendation_id: str
+    user_id: str
+    generated_ms: int
+    expires_ms: int
+    trigger: Trigger
+    items: list[RecommendedItem]
+    cold_start: bool
+    variant: str
+    model: ModelInfo
+    schema_version: int = SCHEMA_VERSION
+
+
+# --- churn-risk ----------------------------------------------------------------------------------
+
+
+class Driver(Struct, frozen=True, kw_only=True):
+    feature: str
+    value: float
+    contribution: float
+
+
+class ChurnRisk(Struct, frozen=True, kw_only=True):
+    """Topic ``churn-risk``; ``trigger`` is absent when silence alone caused it."""
+
+    assessment_id: str
+    user_id: str
+    assessed_ms: int
+    probability: float
+    horizon_days: float
+    band: Band
+    drivers: list[Driver]
+    model: str
+    previous_band: Band | None = None
+    trigger: Trigger | None = None
+    schema_version: int = SCHEMA_VERSION
+
+
+# --- between the tiers ---------------------------------------------------------------------------
+
+
+class SourcePlace(Struct, frozen=True, array_like=True):
+    """Where an event lay in its source topic; exact, since every topic has the same partitions."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+class ItemEmbedding(Struct, frozen=True, kw_only=True):
+    """Topic ``item-embeddings``: ``vector`` is ``dim`` little-endian fp16 numbers, unit length."""
+
+    item_id: str
+    encoder: str
+    dim: int
+    text_hash: bytes
+    vector: bytes
+
+
+class EmbeddedText(Struct, frozen=True, kw_only=True):
+    """Topic ``embedded-texts``: the source event as it came, and the vector of its text."""
+
+    kind: Literal["search", "review", "user"]
+    source: SourcePlace
+    event: bytes
+    encoder: str
+    dim: int
+    vector: bytes
+
+
+class ItemTouch(Struct, frozen=True, array_like=True):
+    """One user's first act on an item, beside the items of the user's recent acts.
+
+    The item stage counts the pairs (item_id, other); ``weight`` feeds popularity, and
+    ``first`` says whether the user is new to the item (popularity counts repeats, pairs don't).
+    """
+
+    item_id: str
+    others: list[str]
+    weight: float
+    first: bool
+    event_time_ms: int
+    region: str | None
+
+
+class ItemPairs(Struct, frozen=True, kw_only=True):
+    """Topic ``item-pairs``: what one micro-batch of one user partition means to the items of one
+    item partition. ``sequence`` grows by batch, so a repeat after a crash is recognised."""
+
+    source_partition: int
+    sequence: int
+    touches: list[ItemTouch]
+
+
+class ItemNeighbours(Struct, frozen=True, kw_only=True):
+    """Topic ``item-neighbours``: decayed counts of an item as of ``as_of_ms``.
+
+    ``n_users`` is the decayed count of users who took the item; ``neighbours`` holds
+    (other item, decayed count of users who took both), largest first. ``popularity`` decays
+    faster, and is split by region in ``regions``.
+    """
+
+    item_id: str
+    as_of_ms: int
+    n_users: float
+    neighbours: list[tuple[str, float]]
+    popularity: float
+    regions: dict[str, float]
+
+
+def to_message(value: Struct) -> bytes:
+    """Return the bytes of a value for its topic."""
+    if isinstance(value, Recommendation | ChurnRisk):
+        return msgspec.json.encode(value)
+    return msgspec.msgpack.encode(value)
+
+
+class BadDerived(ValueError):
+    """A derived message of another version or encoder."""
+
+
+_embedding = msgspec.msgpack.Decoder(ItemEmbedding)
+_text = msgspec.msgpack.Decoder(EmbeddedText)
+_pairs = msgspec.msgpack.Decoder(ItemPairs)
+_neighbours = msgspec.msgpack.Decoder(ItemNeighbours)
+
+
+def _read(decoder: msgspec.msgpack.Decoder[Any], raw: bytes) -> Any:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadDerived(f"unreadable derived message: {error}") from None
+
+
+def read_item_embedding(raw: bytes) -> ItemEmbedding:
+    return _read(_embedding, raw)  # type: ignore[no-any-return]
+
+
+def read_embedded_text(raw: bytes) -> EmbeddedText:
+    return _read(_text, raw)  # type: ignore[no-any-return]
+
+
+def read_item_pairs(raw: bytes) -> ItemPairs:
+    return _read(_pairs, raw)  # type: ignore[no-any-return]
+
+
+def read_item_neighbours(raw: bytes) -> ItemNeighbours:
+    return _read(_neighbours, raw)  # type: ignore[no-any-return]
+
+
+def to_fp16(vector: NDArray[np.float32]) -> bytes:
+    """Return a vector as little-endian fp16 bytes."""
+    return vector.astype("<f2").tobytes()
+
+
+def vector_of(message: ItemEmbedding | EmbeddedText, encoder: str) -> NDArray[np.float32]:
+    """Return the vector, shape (dim,); raise BadDerived when another encoder made it."""
+    if message.encoder != encoder:
+        raise BadDerived(f"expected a vector of encoder {encoder}, got one of {message.encoder}")
+    if len(message.vector) != 2 * message.dim:
+        raise BadDerived(f"expected {message.dim} numbers, got {len(message.vector) // 2}")
+    return np.frombuffer(message.vector, "<f2").astype(np.float32)
+
+
+def output_id(kind: str, *cause: str | int) -> str:
+    """Return the id of an output: the same cause always gives the same id."""
+    digest = hashlib.sha256("\x1f".join((kind, *map(str, cause))).encode())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,190 @@
+"""Settings: frozen, validated, read once from the environment, a ``.env`` or a TOML file.
+
+Every field is ``PREFSTREAM_<NAME>`` in the environment; order of precedence: environment, ``.env``,
+the TOML file named by ``PREFSTREAM_CONFIG`` (default ``prefstream.toml`` in the working folder).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+#: How strongly each act speaks for (or, below zero, against) an item.
+DEFAULT_WEIGHTS: dict[str, float] = {
+    "impression": -0.02,
+    "view": 0.3,
+    "click": 0.5,
+    "add_to_cart": 1.0,
+    "remove_from_cart": -0.5,
+    "favorite": 1.2,
+    "purchase": 1.5,
+    "dislike": -2.0,
+    "search": 0.8,
+    "review": 1.0,
+}
+
+
+class BadSettings(ValueError):
+    """A setting that cannot be used: the text names it, its value and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """Everything a person can set; each field's description is the README's text."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PREFSTREAM_", env_file=".env", extra="ignore", frozen=True
+    )
+
+    # Kafka
+    broker: str = Field("localhost:9092", description="Bootstrap servers, host:port[,host:port].")
+    topic_prefix: str = Field("", description="Put before every topic name.")
+    group_prefix: str = Field("prefstream", description="Put before each tier's consumer group.")
+    partitions: int = Field(4, ge=1, le=1024, description="Partitions of every keyed topic.")
+    replication_factor: int = Field(1, ge=1, le=7, description="Replicas when topics are created.")
+    instance_id: str = Field(
+        "", description="Static group membership: unique and stable per worker; default host name."
+    )
+    session_timeout_s: float = Field(
+        10.0, ge=6, le=300, description="A worker silent this long loses its partitions."
+    )
+    commit_interval_s: float = Field(
+        0.5, gt=0, le=60, description="Offsets are committed this often."
+    )
+    broker_wait_s: float = Field(
+        0.0, ge=0, description="Give up on an absent broker after this long at start; 0 = never."
+    )
+
+    # State
+    state_dir: Path = Field(Path("prefstream-state"), description="One folder per worker.")
+    store: Literal["rocksdb", "memory"] = Field("rocksdb", description="Where user state lives.")
+
+    # Encoder
+    encoder: str = Field(
+        "all-MiniLM-L6-v2", description="A model folder, a packaged model or a hub name."
+    )
+    encoder_device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    encoder_batch: int = Field(64, ge=1, le=4096, description="Texts per forward pass at most.")
+    encoder_max_tokens: int = Field(256, ge=8, le=8192, description="Longer texts are truncated.")
+    encoder_cache: int = Field(
+        20_000, ge=0, description="Query vectors kept in memory; 0 switches the cache off."
+    )
+
+    # Micro-batches
+    batch_max: int = Field(2000, ge=1, le=100_000, description="Events per micro-batch at most.")
+    batch_wait_ms: float = Field(
+        2.0, ge=0, le=1000, description="Wait for more events after the first of a micro-batch."
+    )
+
+    # Preference
+    weights: dict[str, float] = Field(
+        default_factory=lambda: dict(DEFAULT_WEIGHTS), description="Weight per act, JSON object."
+    )
+    long_half_life_h: float = Field(30 * 24.0, gt=0, description="Half-life of lasting interest.")
+    short_half_life_h: float = Field(2.0, gt=0, description="Half-life of the moment's interest.")
+    history_items: int = Field(50, ge=1, le=500, description="Recent acts kept per user.")
+    history_texts: int = Field(3, ge=0, le=20, description="Recent search vectors kept per user.")
+    event_id_memory: int = Field(
+        64, ge=0, le=4096, description="Recent event ids kept per user to recognise duplicates."
+    )
+    max_future_s: float = Field(
+        300.0, ge=0, description="Event times further ahead of the broker's are cut to it."
+    )
+
+    # Recommendations
+    top_k: int = Field(20, ge=1, le=200, description="Items per recommendation at most.")
+    min_interval_ms: int = Field(
+        100, ge=0, le=3_600_000, description="At most one recommendation per user in this time."
+    )
+    recommendation_ttl_s: float = Field(
+        24 * 3600.0, gt=0, description="expires_ms lies this far after generated_ms."
+    )
+    purchase_exclusion_days: float = Field(
+        90.0, ge=0, description="Bought items are not recommended for this long."
+    )
+    text_share: Fraction = Field(
+        0.3, description="a of the hybrid score: text similarity against co-occurrence."
+    )
+    step_decay: Fraction = Field(
+        0.7, description="λ of the hybrid score, per step back in history."
+    )
+    diversity: Fraction = Field(0.15, description="MMR: 0 ranks by score alone.")
+    n_candidates: int = Field(200, ge=10, le=2000, description="Candidates per source and user.")
+
+    # Co-occurrence and popularity
+    neighbours_kept: int = Field(256, ge=8, le=4096, description="Neighbours kept per item.")
+    neighbours_interval_ms: int = Field(
+        500, ge=0, le=60_000, description="How long pairs are gathered before items are updated."
+    )
+    cooccurrence_half_life_d: float = Field(180.0, gt=0, description="Half-life of a pair count.")
+    popularity_half_life_h: float = Field(48.0, gt=0, description="Half-life of popular now.")
+
+    # Churn
+    churn_horizon_days: float = Field(30.0, gt=0, description="No purchase within this time.")
+    churn_low: Fraction = Field(0.4, description="Below: band low.")
+    churn_high: Fraction = Field(0.7, description="Above: band high.")
+    churn_hysteresis: Fraction = Field(0.05, description="A band is left only this far beyond.")
+    churn_assess_s: float = Field(
+        24 * 3600.0, gt=0, description="Every user is assessed at least this often; id window."
+    )
+    clock: Literal["wall", "stream"] = Field(
+        "wall",
+        description="What the timer for silent users calls now: the clock, or (replays of old "
+        "logs) the latest event time of the partition.",
+    )
+
+    # Watch
+    metrics_host: str = Field("127.0.0.1", description="Bind address of metrics and health.")
+    metrics_port: int = Field(
+        9464,
+        ge=0,
+        le=65535,
+        description="First port: encode here, preference on the next; 0 = off.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Logging.")
+
+    @field_validator("weights")
+    @classmethod
+    def _known_acts(cls, weights: dict[str, float]) -> dict[str, float]:
+        unknown = sorted(set(weights) - set(DEFAULT_WEIGHTS))
+        if unknown:
+            raise ValueError(f"unknown acts {unknown}; allowed are {sorted(DEFAULT_WEIGHTS)}")
+        return {**DEFAULT_WEIGHTS, **weights}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(
+            settings_cls, Path(os.environ.get("PREFSTREAM_CONFIG", "prefstream.toml"))
+        )
+        return init_settings, env_settings, dotenv_settings, toml
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings; raise BadSettings naming each bad one, its value and what is allowed."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        lines = [
+            f"setting {'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        ]
+        raise BadSettings("; ".join(lines)) from None
+    except ValueError as error:  # malformed JSON in a complex variable, malformed TOML
+        raise BadSettings(str(error)) from None
