@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["in", "derived", "out"]
+Cleanup = Literal["delete", "compact", "compact,delete"]
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -18,7 +19,7 @@ class TopicSpec:
     name: str
     role: Role
     key: str
-    cleanup: Literal["delete", "compact", "compact,delete"]
+    cleanup: Cleanup
     retention_ms: int = 7 * DAY_MS
     # A tombstone or an older value stays readable this long, so that a slow reader sees it.
     compaction_lag_ms: int = 0
@@ -26,7 +27,7 @@ class TopicSpec:
 
     def config(self) -> dict[str, str]:
         """Return the topic's Kafka settings."""
-        config = {"cleanup.policy": self.cleanup}
+        config: dict[str, str] = {"cleanup.policy": self.cleanup}
         if "delete" in self.cleanup:
             config["retention.ms"] = str(self.retention_ms)
         if "compact" in self.cleanup and self.compaction_lag_ms:

@@ -1,0 +1,44 @@
+"""What is read and what is sent: plain values, and the promise of a send that has arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMessage:
+    """One message as the broker gave it; ``topic`` is without the settings' prefix."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One message to send; without ``partition`` the key's murmur2 hash decides."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    partition: int | None = None
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+
+
+class Sender(Protocol):
+    """What sends to Kafka; a list in tests."""
+
+    async def send(self, outputs: Sequence[Output]) -> None:
+        """Return once the broker has acknowledged every output; raise if it will not."""
+
+    def partition_of(self, topic: str, key: bytes) -> int:
+        """Return the partition that a key belongs to (murmur2, as Java's default)."""
