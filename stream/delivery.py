@@ -34,11 +34,18 @@ class Output:
     timestamp_ms: int | None = None
 
 
+class DeliveryFailed(RuntimeError):
+    """The broker did not acknowledge; the text names the topic and the broker's reason."""
+
+
 class Sender(Protocol):
     """What sends to Kafka; a list in tests."""
 
-    async def send(self, outputs: Sequence[Output]) -> None:
-        """Return once the broker has acknowledged every output; raise if it will not."""
+    async def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+        """Return each output's offset, in order, once the broker has acknowledged every one.
+
+        Raises DeliveryFailed when it will not; some of the outputs may have arrived then.
+        """
 
     def partition_of(self, topic: str, key: bytes) -> int:
         """Return the partition that a key belongs to (murmur2, as Java's default)."""

@@ -19,8 +19,10 @@ class Outbox:
         self.sent: list[Output] = []
         self.partitions = partitions
 
-    async def send(self, outputs: Sequence[Output]) -> None:
+    async def send(self, outputs: Sequence[Output]) -> list[int]:
+        first = len(self.sent)
         self.sent.extend(outputs)
+        return list(range(first, len(self.sent)))
 
     def partition_of(self, topic: str, key: bytes) -> int:
         return int.from_bytes(hashlib.md5(key).digest()[:4], "big") % self.partitions

@@ -1,0 +1,160 @@
+"""Local stores of a partitioned table: whole micro-batches in and out, by partition.
+
+Faust's own stores find the partition of a key through the event being processed, which a
+micro-batch of several partitions does not have; here the caller names it.
+
+Every value begins with the sequence number of the commit that wrote it (8 bytes, big endian).
+When a changelog is replayed over a store that is ahead of it, the newer value stays.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+import rocksdict
+from faust.stores import memory, rocksdb
+from faust.types import TP, EventT
+
+SEQUENCE_BYTES = 8
+
+
+def stamp(sequence: int, value: bytes) -> bytes:
+    """Return a stored value: the sequence number, then the value."""
+    return sequence.to_bytes(SEQUENCE_BYTES, "big") + value
+
+
+def unstamp(stored: bytes) -> tuple[int, bytes]:
+    """Return the sequence number and the value of a stored value."""
+    return int.from_bytes(stored[:SEQUENCE_BYTES], "big"), stored[SEQUENCE_BYTES:]
+
+
+class PartitionedStore(Protocol):
+    """What a table needs of a store; values are stamped."""
+
+    def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def write(self, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
+        """Write all rows at once or none; None deletes."""
+
+    def scan(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Return up to ``limit`` rows whose key is greater than ``after``, in key order."""
+
+    def set_persisted_offset(self, tp: TP, offset: int) -> None: ...
+
+
+def newest(
+    batch: Iterable[EventT[Any]], read: Callable[[int, Sequence[bytes]], list[bytes | None]]
+) -> dict[int, dict[bytes, bytes | None]]:
+    """Return the rows of a changelog batch that are not older than what ``read`` finds."""
+    rows: dict[int, dict[bytes, bytes | None]] = {}
+    for event in batch:
+        message: Any = event.message
+        written = rows.setdefault(message.partition, {})
+        if message.value is not None:
+            known = written.get(message.key) or read(message.partition, [message.key])[0]
+            if known is not None and known[:SEQUENCE_BYTES] > message.value[:SEQUENCE_BYTES]:
+                continue
+        written[message.key] = message.value
+    return rows
+
+
+class RocksDBStore(rocksdb.Store):
+    """RocksDB, one database per partition."""
+
+    def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        db = self._db_for_partition(partition)
+        return list(db.get(list(keys)))
+
+    def write(self, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for key, value in rows.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._db_for_partition(partition).write(batch)
+
+    def scan(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        # The smallest key that is greater than ``after``.
+        items = self._db_for_partition(partition).items(from_key=after + b"\x00")
+        rows: Iterator[tuple[bytes, bytes]] = (row for row in items if row[0] != self.offset_key)
+        return list(islice(rows, limit))
+
+    def apply_changelog_batch(
+        self,
+        batch: Iterable[EventT[Any]],
+        to_key: Callable[[Any], Any],
+        to_value: Callable[[Any], Any],
+    ) -> None:
+        events = list(batch)
+        for partition, rows in newest(events, self.read).items():
+            self.write(partition, rows)
+        offsets: dict[TP, int] = {}
+        for event in events:
+            tp = event.message.tp
+            offsets[tp] = max(event.message.offset, offsets.get(tp, -1))
+        for tp, offset in offsets.items():
+            self.set_persisted_offset(tp, offset)
+
+
+class MemoryStore(memory.Store[Any, Any]):
+    """Dictionaries, one per partition; restored from the changelog at every start."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._rows: dict[int, dict[bytes, bytes]] = {}
+        self._sorted: dict[int, list[bytes]] = {}
+
+    def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        rows = self._rows.get(partition, {})
+        return [rows.get(key) for key in keys]
+
+    def write(self, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
+        held = self._rows.setdefault(partition, {})
+        for key, value in rows.items():
+            if value is None:
+                held.pop(key, None)
+            else:
+                held[key] = value
+
+    def scan(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        held = self._rows.get(partition, {})
+        keys = self._keys_of_walk(partition, after, held)
+        # Keys of the walk's start; those deleted since are passed over.
+        found = ((key, held[key]) for key in _greater(keys, after) if key in held)
+        return list(islice(found, limit))
+
+    def _keys_of_walk(
+        self, partition: int, after: bytes, held: Mapping[bytes, bytes]
+    ) -> list[bytes]:
+        # Sorting every time would cost a full pass a slice: once per walk is enough, since a
+        # key that comes meanwhile is met by the next walk.
+        if not after or partition not in self._sorted:
+            self._sorted[partition] = sorted(held)
+        return self._sorted[partition]
+
+    def set_persisted_offset(self, tp: TP, offset: int) -> None:
+        """Nothing outlives the process, so nothing is remembered."""
+
+    def apply_changelog_batch(
+        self,
+        batch: Iterable[EventT[Any]],
+        to_key: Callable[[Any], Any],
+        to_value: Callable[[Any], Any],
+    ) -> None:
+        for partition, rows in newest(batch, self.read).items():
+            self.write(partition, rows)
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        """Drop the partitions that went to another worker: they are read anew if they return."""
+        kept = {tp.partition for tp in active_tps | standby_tps}
+        for partition in set(self._rows) - kept:
+            del self._rows[partition]
+            self._sorted.pop(partition, None)
+
+
+def _greater(keys: list[bytes], after: bytes) -> Iterator[bytes]:
+    return islice(keys, bisect_right(keys, after), None)
