@@ -1,0 +1,1 @@
+"""A simulated shop, its shoppers, and what an outside consumer sees of the program."""
