@@ -1,0 +1,87 @@
+"""ItemState and PairsLedger <-> bytes of a table row: a version byte, then MessagePack."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from stream.core.item_state import ItemState, PairsLedger
+
+_VERSION = 1
+
+Value = TypeVar("Value")
+
+
+class BadRow(ValueError):
+    """A row of a version this program does not know, or damaged."""
+
+
+class _StateRow(Struct, frozen=True, array_like=True):
+    item_id: str
+    as_of_ms: int
+    n_users: float
+    others: list[str]
+    counts: bytes  # little-endian float32, one per other: half of what MessagePack floats take
+    popularity: float
+    regions: dict[str, float]
+    offset: int
+
+
+_states = msgspec.msgpack.Decoder(_StateRow)
+_ledgers = msgspec.msgpack.Decoder(dict[int, int])
+
+
+def to_row(state: ItemState) -> bytes:
+    """Return the row of a state."""
+    counts = np.fromiter(state.neighbours.values(), "<f4", len(state.neighbours))
+    row = _StateRow(
+        item_id=state.item_id,
+        as_of_ms=state.as_of_ms,
+        n_users=state.n_users,
+        others=list(state.neighbours),
+        counts=counts.tobytes(),
+        popularity=state.popularity,
+        regions=dict(state.regions),
+        offset=state.offset,
+    )
+    return bytes((_VERSION,)) + msgspec.msgpack.encode(row)
+
+
+def from_row(raw: bytes) -> ItemState:
+    """Return the state of a row; raise BadRow for another version or damaged bytes."""
+    row = _decoded(_states, raw)
+    if len(row.counts) != 4 * len(row.others):
+        raise BadRow(f"expected {len(row.others)} counts, got {len(row.counts) // 4}")
+    counts = np.frombuffer(row.counts, "<f4").tolist()
+    return ItemState(
+        item_id=row.item_id,
+        as_of_ms=row.as_of_ms,
+        n_users=row.n_users,
+        neighbours=dict(zip(row.others, counts, strict=True)),
+        popularity=row.popularity,
+        regions=row.regions,
+        offset=row.offset,
+    )
+
+
+def ledger_to_row(ledger: PairsLedger) -> bytes:
+    """Return the row of a ledger."""
+    return bytes((_VERSION,)) + msgspec.msgpack.encode(dict(ledger.sequences))
+
+
+def ledger_from_row(raw: bytes) -> PairsLedger:
+    """Return the ledger of a row; raise BadRow for another version or damaged bytes."""
+    sequences = _decoded(_ledgers, raw)
+    return PairsLedger(sequences)
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[Value], raw: bytes) -> Value:
+    if not raw or raw[0] != _VERSION:
+        raise BadRow(f"expected an item row of version {_VERSION}, got {raw[:1]!r}")
+    try:
+        return decoder.decode(raw[1:])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadRow(f"damaged item row: {error}") from None

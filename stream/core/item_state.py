@@ -1,0 +1,221 @@
+"""What is counted of one item: who took it, what was taken beside it, how popular it is now.
+
+Pure: touches in, state out. Counts decay forward (a count as of ``as_of_ms``), so that the order
+in which touches arrive does not matter; only the cap on neighbours can make it matter.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from stream.messages import ItemNeighbours, ItemPairs, ItemTouch
+
+#: A touch and the offset, in ``item-pairs``, of the message that brought it.
+OffsetTouch = tuple[int, ItemTouch]
+
+# Below this a count says nothing any more: 20 half-lives after one touch.
+_FORGOTTEN = 2.0**-20
+
+
+@dataclass(frozen=True, slots=True)
+class CountingRules:
+    """Half-lives and caps of the counts of an item."""
+
+    cooccurrence_half_life_ms: float
+    popularity_half_life_ms: float
+    neighbours_kept: int = 256
+    regions_kept: int = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ItemState:
+    """Decayed counts of one item as of ``as_of_ms`` (0: nothing was counted yet).
+
+    ``n_users`` is the count of users who took the item and ``neighbours`` those who took another
+    item too, both with the half-life of co-occurrence. ``popularity`` sums the weights of acts
+    with its own half-life, ``regions`` splits it. ``offset`` is the last ``item-pairs`` offset
+    folded. Neighbour counts are exact in float32, so that a row gives back an equal state.
+    """
+
+    item_id: str
+    as_of_ms: int = 0
+    n_users: float = 0.0
+    neighbours: Mapping[str, float] = field(default_factory=dict)
+    popularity: float = 0.0
+    regions: Mapping[str, float] = field(default_factory=dict)
+    offset: int = -1
+
+
+def touches_of(
+    item_id: str,
+    recent_items: Iterable[str],
+    *,
+    weight: float,
+    first: bool,
+    event_time_ms: int,
+    region: str | None = None,
+) -> list[ItemTouch]:
+    """Return what one act means to the rows of every item concerned.
+
+    A user's first act on an item pairs it with the user's recent items: the item's own row gets
+    all of them, and each of their rows, which may live in another partition, gets the item. A
+    repeated act (``first`` False) counts for popularity alone.
+    """
+    if not first:
+        if not weight:
+            return []
+        return [ItemTouch(item_id, [], weight, False, event_time_ms, region)]
+    others = [other for other in dict.fromkeys(recent_items) if other != item_id]
+    own = ItemTouch(item_id, others, weight, True, event_time_ms, region)
+    return [own, *(ItemTouch(o, [item_id], 0.0, False, event_time_ms, None) for o in others)]
+
+
+def pairs_by_partition(
+    touches: Iterable[ItemTouch],
+    partition_of: Callable[[str], int],
+    *,
+    source_partition: int,
+    sequence: int,
+) -> dict[int, ItemPairs]:
+    """Return one ItemPairs per item partition, from the touches of one micro-batch."""
+    by_partition: dict[int, list[ItemTouch]] = {}
+    partitions: dict[str, int] = {}
+    for touch in touches:
+        partition = partitions.get(touch.item_id)
+        if partition is None:
+            partition = partitions[touch.item_id] = partition_of(touch.item_id)
+        by_partition.setdefault(partition, []).append(touch)
+    return {
+        partition: ItemPairs(source_partition=source_partition, sequence=sequence, touches=of_it)
+        for partition, of_it in by_partition.items()
+    }
+
+
+def touches_by_item(batch: Iterable[tuple[int, ItemPairs]]) -> dict[str, list[OffsetTouch]]:
+    """Return the touches of each item in a micro-batch of (offset, message)."""
+    by_item: dict[str, list[OffsetTouch]] = {}
+    for offset, pairs in batch:
+        for touch in pairs.touches:
+            by_item.setdefault(touch.item_id, []).append((offset, touch))
+    return by_item
+
+
+def fold(state: ItemState, touches: Sequence[OffsetTouch], rules: CountingRules) -> ItemState:
+    """Return the state with the touches added; those at or below ``state.offset`` are repeats."""
+    new = [(offset, touch) for offset, touch in touches if offset > state.offset]
+    if not new:
+        return state
+    as_of_ms = max(state.as_of_ms, max(touch.event_time_ms for _, touch in new))
+    aged_ms = as_of_ms - state.as_of_ms
+    taken_decay = _decay(aged_ms, rules.cooccurrence_half_life_ms)
+    popular_decay = _decay(aged_ms, rules.popularity_half_life_ms)
+    n_users = state.n_users * taken_decay
+    popularity = state.popularity * popular_decay
+    neighbours = {other: count * taken_decay for other, count in state.neighbours.items()}
+    regions = {region: share * popular_decay for region, share in state.regions.items()}
+    for _, touch in new:
+        age_ms = as_of_ms - touch.event_time_ms
+        taken = _decay(age_ms, rules.cooccurrence_half_life_ms)
+        if touch.first:
+            n_users += taken
+        for other in touch.others:
+            neighbours[other] = neighbours.get(other, 0.0) + taken
+        if touch.weight:
+            popular = touch.weight * _decay(age_ms, rules.popularity_half_life_ms)
+            popularity += popular
+            if touch.region is not None:
+                regions[touch.region] = regions.get(touch.region, 0.0) + popular
+    return ItemState(
+        item_id=state.item_id,
+        as_of_ms=as_of_ms,
+        n_users=n_users,
+        neighbours=_as_float32(_largest(neighbours, rules.neighbours_kept)),
+        popularity=popularity,
+        regions=_largest(regions, rules.regions_kept),
+        offset=max(offset for offset, _ in new),
+    )
+
+
+def fold_batch(
+    states: Mapping[str, ItemState],
+    by_item: Mapping[str, Sequence[OffsetTouch]],
+    rules: CountingRules,
+) -> dict[str, ItemState]:
+    """Return the states that a micro-batch changed; items without a state get their first."""
+    changed: dict[str, ItemState] = {}
+    for item_id, touches in by_item.items():
+        before = states.get(item_id) or ItemState(item_id)
+        after = fold(before, touches, rules)
+        if after is not before:
+            changed[item_id] = after
+    return changed
+
+
+def to_neighbours(state: ItemState) -> ItemNeighbours:
+    """Return what the preference workers are told of an item: neighbours, largest first."""
+    return ItemNeighbours(
+        item_id=state.item_id,
+        as_of_ms=state.as_of_ms,
+        n_users=state.n_users,
+        neighbours=sorted(state.neighbours.items(), key=_largest_first),
+        popularity=state.popularity,
+        regions=dict(state.regions),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PairsLedger:
+    """The highest ``ItemPairs.sequence`` folded of each source partition.
+
+    A batch that was published again after a crash has a new offset but its old sequence. Keep the
+    ledger no earlier than the item states of the same batch: a ledger that is ahead of them
+    would drop what was never counted, while one that lags is made good by the states' offsets.
+    """
+
+    sequences: Mapping[int, int] = field(default_factory=dict)
+
+    def admits(self, pairs: ItemPairs) -> bool:
+        """Return whether this batch was not folded before."""
+        return pairs.sequence > self.sequences.get(pairs.source_partition, -1)
+
+    def noting(self, pairs: ItemPairs) -> PairsLedger:
+        """Return the ledger after this batch."""
+        highest = max(pairs.sequence, self.sequences.get(pairs.source_partition, -1))
+        return replace(self, sequences={**self.sequences, pairs.source_partition: highest})
+
+
+def admit(
+    ledger: PairsLedger, batch: Iterable[tuple[int, ItemPairs]]
+) -> tuple[PairsLedger, list[tuple[int, ItemPairs]]]:
+    """Return the ledger after a micro-batch of (offset, message), and the messages to fold."""
+    kept = []
+    for offset, pairs in batch:
+        if ledger.admits(pairs):
+            ledger = ledger.noting(pairs)
+            kept.append((offset, pairs))
+    return ledger, kept
+
+
+def _decay(age_ms: float, half_life_ms: float) -> float:
+    return float(2.0 ** (-age_ms / half_life_ms)) if age_ms else 1.0
+
+
+def _largest_first(entry: tuple[str, float]) -> tuple[float, str]:
+    # The id settles ties, so that a replay cuts the same ones.
+    return -entry[1], entry[0]
+
+
+def _largest(counts: dict[str, float], kept: int) -> dict[str, float]:
+    counts = {key: count for key, count in counts.items() if abs(count) >= _FORGOTTEN}
+    if len(counts) <= kept:
+        return counts
+    return dict(heapq.nsmallest(kept, counts.items(), key=_largest_first))
+
+
+def _as_float32(counts: dict[str, float]) -> dict[str, float]:
+    rounded = np.fromiter(counts.values(), np.float32, len(counts)).tolist()
+    return dict(zip(counts, rounded, strict=True))

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import pytest
+from builders import NOW_MS
+
+from stream.core.item_rows import BadRow, from_row, ledger_from_row, ledger_to_row, to_row
+from stream.core.item_state import (
+    CountingRules,
+    ItemState,
+    PairsLedger,
+    admit,
+    fold,
+    fold_batch,
+    pairs_by_partition,
+    to_neighbours,
+    touches_by_item,
+    touches_of,
+)
+from stream.messages import ItemPairs, ItemTouch, read_item_pairs, to_message
+
+DAY_MS = 86_400_000
+RULES = CountingRules(
+    cooccurrence_half_life_ms=180 * DAY_MS, popularity_half_life_ms=2 * DAY_MS, neighbours_kept=4
+)
+
+
+def touch(item_id: str = "boots", *others: str, **fields: object) -> ItemTouch:
+    base = {"weight": 1.0, "first": True, "event_time_ms": NOW_MS, "region": None}
+    return ItemTouch(item_id=item_id, others=list(others), **{**base, **fields})  # type: ignore[arg-type]
+
+
+def pairs(sequence: int, *touches: ItemTouch, source_partition: int = 0) -> ItemPairs:
+    return ItemPairs(source_partition=source_partition, sequence=sequence, touches=list(touches))
+
+
+def folded(*touches: ItemTouch, rules: CountingRules = RULES) -> ItemState:
+    return fold(ItemState("boots"), list(enumerate(touches)), rules)
+
+
+def test_a_first_act_pairs_the_item_with_each_recent_one_in_both_rows() -> None:
+    touches = touches_of(
+        "boots",
+        ["hat", "laces"],
+        weight=0.5,
+        first=True,
+        event_time_ms=NOW_MS,
+        region="north",
+    )
+    assert touches == [
+        touch("boots", "hat", "laces", weight=0.5, region="north"),
+        touch("hat", "boots", weight=0.0, first=False),
+        touch("laces", "boots", weight=0.0, first=False),
+    ]
+
+
+def test_an_item_is_no_neighbour_of_itself_and_recent_items_count_once() -> None:
+    touches = touches_of(
+        "boots", ["hat", "boots", "hat"], weight=1.0, first=True, event_time_ms=NOW_MS
+    )
+    assert [t.others for t in touches] == [["hat"], ["boots"]]
+
+
+def test_a_repeated_act_counts_for_popularity_alone() -> None:
+    touches = touches_of("boots", ["hat"], weight=0.5, first=False, event_time_ms=NOW_MS)
+    assert touches == [touch("boots", weight=0.5, first=False)]
+
+
+def test_a_repeated_act_without_weight_says_nothing() -> None:
+    assert not touches_of("boots", ["hat"], weight=0, first=False, event_time_ms=NOW_MS)
+
+
+def test_touches_travel_to_the_partition_of_their_item() -> None:
+    touches = touches_of("boots", ["hat"], weight=1.0, first=True, event_time_ms=NOW_MS)
+    by_partition = pairs_by_partition(
+        touches, {"boots": 3, "hat": 1}.__getitem__, source_partition=2, sequence=7
+    )
+    assert by_partition == {
+        3: pairs(7, touches[0], source_partition=2),
+        1: pairs(7, touches[1], source_partition=2),
+    }
+
+
+def test_users_who_took_both_items_are_counted_alike_in_both_rows() -> None:
+    messages = [
+        (
+            offset,
+            pairs(
+                offset, *touches_of("boots", recent, weight=1.0, first=True, event_time_ms=NOW_MS)
+            ),
+        )
+        for offset, recent in enumerate([["hat"], ["hat", "laces"], []])
+    ]
+    states = fold_batch({}, touches_by_item(messages), RULES)
+    assert states["boots"].n_users == 3
+    assert states["boots"].neighbours == {"hat": 2, "laces": 1}
+    assert states["hat"].neighbours == {"boots": 2}
+    assert states["hat"].n_users == 0  # its own users are counted by their acts on it
+
+
+def test_a_pair_count_halves_in_its_half_life_and_popularity_in_its_own() -> None:
+    state = folded(
+        touch("boots", "hat", region="north"),
+        touch("boots", event_time_ms=NOW_MS + 2 * DAY_MS, weight=0.0),
+    )
+    assert state.as_of_ms == NOW_MS + 2 * DAY_MS
+    assert state.neighbours["hat"] == pytest.approx(2 ** (-2 / 180))
+    assert state.n_users == pytest.approx(1 + 2 ** (-2 / 180))
+    assert state.popularity == pytest.approx(0.5)
+    assert state.regions == {"north": pytest.approx(0.5)}
+
+
+def test_a_late_touch_counts_with_its_age() -> None:
+    state = folded(touch("boots"), touch("boots", event_time_ms=NOW_MS - 2 * DAY_MS))
+    assert state.as_of_ms == NOW_MS
+    assert state.popularity == pytest.approx(1.5)
+
+
+def test_a_replayed_touch_is_not_counted_twice() -> None:
+    state = fold(ItemState("boots"), [(5, touch("boots", "hat"))], RULES)
+    again = fold(state, [(4, touch("boots", "hat")), (5, touch("boots", "hat"))], RULES)
+    assert again is state
+    assert fold(state, [(5, touch()), (6, touch())], RULES).n_users == pytest.approx(2)
+
+
+def test_only_the_largest_counts_are_kept() -> None:
+    touches = [touch("boots", *others) for others in ("abcd", "abcd", "abce", "abce", "abe")]
+    assert folded(*touches).neighbours == {"a": 5, "b": 5, "c": 4, "e": 3}
+
+
+def test_only_the_largest_regions_are_kept() -> None:
+    rules = CountingRules(1.0, 1.0, regions_kept=1)
+    state = folded(touch(region="north"), touch(region="south", weight=2.0), rules=rules)
+    assert state.regions == {"south": 2.0}
+
+
+def test_neighbours_are_published_largest_first() -> None:
+    state = folded(touch("boots", "hat", region="north"), touch("boots", "hat", "laces"))
+    message = to_neighbours(state)
+    assert message.neighbours == [("hat", 2.0), ("laces", 1.0)]
+    assert (message.item_id, message.n_users, message.as_of_ms) == ("boots", 2.0, NOW_MS)
+    assert (message.popularity, message.regions) == (2.0, {"north": 1.0})
+
+
+def test_pairs_survive_their_topic() -> None:
+    sent = pairs(3, touch("boots", "hat", region="north"))
+    assert read_item_pairs(to_message(sent)) == sent
+
+
+def test_a_batch_published_again_is_dropped_and_the_next_is_not() -> None:
+    first, again, other = pairs(1), pairs(1), pairs(1, source_partition=1)
+    ledger, kept = admit(PairsLedger(), [(10, first), (11, again), (12, other)])
+    assert kept == [(10, first), (12, other)]
+    assert admit(ledger, [(13, first)])[1] == []
+    assert len(admit(ledger, [(14, pairs(2))])[1]) == 1
+
+
+def test_rows_are_read_back() -> None:
+    state = folded(touch("boots", "hat", region="north"))
+    assert from_row(to_row(state)) == state
+    ledger = PairsLedger({0: 4, 7: 1})
+    assert ledger_from_row(ledger_to_row(ledger)) == ledger
+
+
+def test_a_full_row_is_compact() -> None:
+    rules = CountingRules(1.0, 1.0, neighbours_kept=256)
+    state = folded(touch("boots", *(f"B{n:09d}" for n in range(256))), rules=rules)
+    assert len(to_row(state)) < 256 * 16
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\x09" + to_row(ItemState("boots"))[1:], id="another version"),
+        pytest.param(to_row(ItemState("boots"))[:-2], id="cut short"),
+        pytest.param(
+            to_row(folded(touch("boots", "hat"))).replace(b"\xc4\x04", b"\xc4\x03", 1)[:-1],
+            id="a count cut short",
+        ),
+    ],
+)
+def test_a_damaged_row_is_refused(raw: bytes) -> None:
+    with pytest.raises(BadRow):
+        from_row(raw)
