@@ -6,8 +6,8 @@ Schemas served by ``prefstream schema`` are generated from these same types.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from types import EllipsisType
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -114,29 +114,41 @@ class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
     personalize: bool = True
 
 
-Event = TypeVar("Event", bound=Struct)
+Event_co = TypeVar("Event_co", bound=Struct, covariant=True)
 
 
-def _parser(
-    event_type: type[Event], key_field: str
-) -> Callable[[bytes | None, bytes | None], Event]:
+class Parser(Protocol[Event_co]):
+    """Bytes -> checked event."""
+
+    def __call__(self, raw: bytes | None, key: bytes | EllipsisType | None = ...) -> Event_co:
+        """Return the event; raise BadEvent, and nothing else, when it is not one.
+
+        ``key`` is the message's key as the broker gave it; leave it out where there is none to
+        check (a file).
+        """
+
+
+def _parser(event_type: type[Event_co], key_field: str) -> Parser[Event_co]:
     decoder = msgspec.json.Decoder(event_type)
 
-    def parse(raw: bytes | None, key: bytes | None = None) -> Event:
+    def parse(raw: bytes | None, key: bytes | EllipsisType | None = ...) -> Event_co:
         if raw is None:
-            raise BadEvent(f"expected a {event_type.__name__} object, got a null value")
+            raise BadEvent(f"expected a value of type {event_type.__name__}, got null")
         try:
             event = decoder.decode(raw)
         except msgspec.ValidationError as error:
             raise BadEvent(_without_values(str(error))) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadEvent(f"not JSON: {_without_values(str(error))}") from None
+        except UnicodeDecodeError:
+            raise BadEvent("not JSON: not UTF-8") from None
+        except msgspec.DecodeError as error:
+            raise BadEvent(f"not JSON: {error}") from None
         except RecursionError:
             raise BadEvent("not JSON: nested too deeply") from None
         # The key decides the partition, and so the owner of the state: a message keyed
         # otherwise would be folded by a worker that does not hold this user or item.
-        if key is not None and key != getattr(event, key_field).encode():
-            raise BadEvent(f"the message key is not the {key_field}")
+        if key is not ... and key != getattr(event, key_field).encode():
+            problem = "has no key" if key is None else "has another key"
+            raise BadEvent(f"the message {problem}; expected its `{key_field}`")
         return event
 
     return parse
@@ -156,7 +168,7 @@ parse_item = _parser(Item, "item_id")
 parse_user = _parser(User, "user_id")
 
 #: Source topic (without prefix) -> parser; what ``validate``, ``replay`` and the agents share.
-PARSERS: dict[str, Callable[[bytes | None, bytes | None], Any]] = {
+PARSERS: dict[str, Parser[Any]] = {
     "clickstream": parse_interaction,
     "searches": parse_search,
     "reviews": parse_review,
