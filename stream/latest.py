@@ -1,0 +1,81 @@
+"""The latest message of a key: read backwards from the end of its partition."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Collection
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.partitioner import DefaultPartitioner
+
+# Most people asked about acted recently: look at a little first, then at ever more.
+_FIRST_WINDOW = 2_000
+_partition_of = DefaultPartitioner()  # murmur2, as Java's
+
+
+async def partition_of(consumer: AIOKafkaConsumer, topic: str, key: bytes) -> TopicPartition:
+    """Return the partition a key belongs to; raise LookupError when there is no such topic."""
+    partitions = sorted(await _partitions(consumer, topic))
+    return TopicPartition(topic, _partition_of(key, partitions, partitions))
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    if topic not in await consumer.topics():
+        raise LookupError(f"no topic {topic}")
+    found: set[int] | None = consumer.partitions_for_topic(topic)
+    if not found:
+        raise LookupError(f"no topic {topic}")
+    return found
+
+
+async def latest(
+    consumer: AIOKafkaConsumer, topic: str, keys: Collection[bytes], deadline_s: float = 30.0
+) -> dict[bytes, ConsumerRecord]:
+    """Return the newest message of each key that has one; only partitions of the keys are read.
+
+    The consumer belongs to no group. What is not found within ``deadline_s`` is left out; raises
+    LookupError when there is no such topic.
+    """
+    until_s = time.monotonic() + deadline_s
+    wanted: defaultdict[TopicPartition, set[bytes]] = defaultdict(set)
+    for key in keys:
+        wanted[await partition_of(consumer, topic, key)].add(key)
+    found: dict[bytes, ConsumerRecord] = {}
+    for place, missing in wanted.items():
+        found.update(await _latest_in(consumer, place, missing, until_s))
+    return found
+
+
+async def _latest_in(
+    consumer: AIOKafkaConsumer, place: TopicPartition, missing: set[bytes], until_s: float
+) -> dict[bytes, ConsumerRecord]:
+    consumer.assign([place])
+    first = (await consumer.beginning_offsets([place]))[place]
+    end = (await consumer.end_offsets([place]))[place]
+    found: dict[bytes, ConsumerRecord] = {}
+    window = _FIRST_WINDOW
+    while end > first and len(found) < len(missing) and time.monotonic() < until_s:
+        start = max(first, end - window)
+        newer = await _newest_between(consumer, place, start, end, missing - set(found), until_s)
+        found.update(newer)
+        end, window = start, window * 4
+    return found
+
+
+async def _newest_between(
+    consumer: AIOKafkaConsumer,
+    place: TopicPartition,
+    start: int,
+    end: int,
+    keys: set[bytes],
+    until_s: float,
+) -> dict[bytes, ConsumerRecord]:
+    newest: dict[bytes, ConsumerRecord] = {}
+    consumer.seek(place, start)
+    while await consumer.position(place) < end and time.monotonic() < until_s:
+        for records in (await consumer.getmany(timeout_ms=200)).values():
+            for record in records:
+                if record.key in keys and record.offset < end:
+                    newest[record.key] = record
+    return newest
