@@ -193,7 +193,7 @@ class KafkaOffsets:
         self._consumer.assign([partition])
         self._consumer.seek(partition, start)
         try:
-            records = await self._consumer.getmany(partition, timeout_ms=1000, max_records=1)
+            records = await self._consumer.getmany(partition, timeout_ms=300, max_records=1)
             return not records and await self._consumer.position(partition) >= end
         finally:
             self._consumer.unsubscribe()

@@ -152,6 +152,9 @@ class Settings(BaseSettings):
         description="First port: encode here, preference on the next; 0 = off.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Logging.")
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Log lines for people, or one JSON object each."
+    )
 
     @field_validator("weights")
     @classmethod
