@@ -50,6 +50,10 @@ ITEM_NEIGHBOURS = TopicSpec(
     "item-neighbours", "derived", "item_id", "compact", compaction_lag_ms=HOUR_MS
 )
 
+# Changelogs of the preference tier's tables.
+USER_STATE = TopicSpec("user-state", "derived", "user_id", "compact", compaction_lag_ms=HOUR_MS)
+ITEM_STATE = TopicSpec("item-state", "derived", "item_id", "compact", compaction_lag_ms=HOUR_MS)
+
 RECOMMENDATIONS = TopicSpec("recommendations", "out", "user_id", "compact,delete")
 CHURN_RISK = TopicSpec("churn-risk", "out", "user_id", "compact,delete", retention_ms=90 * DAY_MS)
 DEAD_LETTERS = TopicSpec("dead-letters", "out", "as received", "delete", retention_ms=30 * DAY_MS)
@@ -64,6 +68,8 @@ TOPICS: tuple[TopicSpec, ...] = (
     EMBEDDED_TEXTS,
     ITEM_PAIRS,
     ITEM_NEIGHBOURS,
+    USER_STATE,
+    ITEM_STATE,
     RECOMMENDATIONS,
     CHURN_RISK,
     DEAD_LETTERS,

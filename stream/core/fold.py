@@ -57,6 +57,11 @@ class Sourced:
     event: Interaction | Search | Review | User
     vector: Vector | None = None
 
+    def event_time_ms(self) -> int:
+        """Return when it happened, never later than the broker's own time allows for."""
+        stated = self.event.updated_ms if isinstance(self.event, User) else self.event.event_time_ms
+        return min(stated, self.timestamp_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class Touch:

@@ -20,7 +20,7 @@ from stream.core.fold import Sourced
 from stream.delivery import SourceMessage
 from stream.messages import BadDerived, EmbeddedText, read_embedded_text, vector_of
 
-_TEXT_PARSERS: dict[str, Callable[[bytes | None], Search | Review | User]] = {
+_TEXT_PARSERS: dict[str, Callable[[bytes | None, bytes | None], Search | Review | User]] = {
     "search": parse_search,
     "review": parse_review,
     "user": parse_user,
@@ -78,7 +78,7 @@ def _embedded(message: SourceMessage, encoder_id: str) -> Taken:
     if message.value is None:
         raise BadDerived("expected an embedded text, got a null value")
     text: EmbeddedText = read_embedded_text(message.value)
-    event = _TEXT_PARSERS[text.kind](text.event)
+    event = _TEXT_PARSERS[text.kind](text.event, None)
     place = text.source
     sourced = Sourced(
         source="interests" if text.kind == "user" else place.topic,

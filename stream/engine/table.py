@@ -9,7 +9,7 @@ import faust
 from faust.types import TP
 from yarl import URL
 
-from stream.engine.stores import MemoryStore, PartitionedStore, RocksDBStore
+from stream.engine.stores import MemoryStore, PartitionedStore, RocksDBStore, unstamp
 
 #: Keys that begin with this byte are the engine's own; no UTF-8 text does, so no user id can.
 CONTROL = b"\xff"
@@ -54,8 +54,13 @@ class PartitionTable(faust.Table[bytes, bytes]):
     def _partitions(self) -> PartitionedStore:
         return cast(PartitionedStore, self.data)
 
+    def rows(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the row of each key, without the stamp of its commit."""
+        stored = self._partitions.read(partition, keys)
+        return [None if value is None else unstamp(value)[1] for value in stored]
+
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the stored value of each key, None where there is none."""
+        """Return the stored value of each key, stamp included, None where there is none."""
         return self._partitions.read(partition, keys)
 
     def write(self, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
@@ -64,8 +69,8 @@ class PartitionTable(faust.Table[bytes, bytes]):
 
     def scan(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return up to ``limit`` rows behind key ``after``, in key order, control rows left out."""
-        rows = self._partitions.scan(partition, after, limit)
-        return [row for row in rows if not row[0].startswith(CONTROL)]
+        found = self._partitions.scan(partition, after, limit)
+        return [(key, unstamp(value)[1]) for key, value in found if not key.startswith(CONTROL)]
 
     def delivered(self, partition: int, changelog_offset: int) -> None:
         """Remember that the local store holds the changelog up to this offset."""

@@ -1,0 +1,168 @@
+"""UserDraft: one user's part of a micro-batch, from stored rows to the rows to store."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from stream.core.events import User
+from stream.core.fold import Outcome, Sourced, Touch, fold, items_of
+from stream.core.intake import Erasure, Taken
+from stream.core.user_state import Rules, UserState, Vector, from_row, to_row
+from stream.messages import Trigger
+
+#: What became of an event; "erased" is one of a user who asked to be forgotten.
+EventOutcome = Outcome | Literal["erased"]
+
+
+def user_key(user_id: str) -> bytes:
+    return user_id.encode()
+
+
+def erasure_key(user_id: str) -> bytes:
+    """Return the key that remembers an erasure without remembering the user.
+
+    It begins with a byte that no UTF-8 text has, so it is no user's own key.
+    """
+    return b"\xfferased:" + hashlib.sha256(user_id.encode()).digest()[:16]
+
+
+@dataclass(slots=True)
+class UserDraft:
+    """What a batch does to one user; ``erased_at`` is the offset of the tombstone, if erased."""
+
+    user_id: str
+    partition: int
+    state: UserState
+    loaded: UserState
+    erased_at: int | None
+    erased_before: bool
+    taken: list[Taken] = field(default_factory=list)
+    outcomes: list[EventOutcome] = field(default_factory=list)
+    touches: list[Touch] = field(default_factory=list)
+    trigger: Trigger | None = None
+    #: A trigger whose output the ledger covers already, though the row was lost.
+    covered_trigger: Trigger | None = None
+    erased_now: bool = False
+    n_future: int = 0
+
+    @classmethod
+    def load(
+        cls, user_id: str, partition: int, row: bytes | None, erasure: bytes | None
+    ) -> UserDraft:
+        """Start from the stored row and the stored mark of an erasure, if there are any."""
+        state = UserState() if row is None else from_row(row)
+        return cls(
+            user_id=user_id,
+            partition=partition,
+            state=state,
+            loaded=state,
+            erased_at=None if erasure is None else int(erasure),
+            erased_before=erasure is not None,
+        )
+
+    def items(self) -> set[str]:
+        """Return the items whose vectors the fold needs."""
+        return items_of(self.state, self._events(self.taken))
+
+    @staticmethod
+    def _events(taken: Sequence[Taken]) -> list[Sourced]:
+        return [t.content for t in taken if isinstance(t.content, Sourced)]
+
+    def apply(
+        self, vectors: Mapping[str, Vector], rules: Rules, covered: Mapping[str, int]
+    ) -> None:
+        """Fold what was taken, in order; ``covered`` maps topics to the ledger's offsets."""
+        waiting: list[Taken] = []
+        for taken in self.taken:
+            if isinstance(taken.content, Erasure):
+                self._fold(waiting, vectors, rules, covered)
+                waiting = []
+                self._erase(taken.content)
+            elif self._is_erased(taken):
+                self.outcomes.append("erased")
+            else:
+                waiting.append(taken)
+        self._fold(waiting, vectors, rules, covered)
+
+    def _is_erased(self, taken: Taken) -> bool:
+        """True for an event of an erased user; a new user record brings the user back."""
+        content = taken.content
+        if self.erased_at is None:
+            return False
+        comes_back = (
+            isinstance(content, Sourced)
+            and isinstance(content.event, User)
+            and content.source == "users"
+            and content.offset > self.erased_at
+        )
+        if comes_back:
+            self.erased_at = None
+        return not comes_back
+
+    def _erase(self, erasure: Erasure) -> None:
+        self.outcomes.append("folded")
+        if self.erased_at is not None and erasure.offset <= self.erased_at:
+            return
+        self.state, self.erased_at, self.erased_now = UserState(), erasure.offset, True
+        self.touches, self.trigger, self.covered_trigger = [], None, None
+
+    def _fold(
+        self,
+        taken: Sequence[Taken],
+        vectors: Mapping[str, Vector],
+        rules: Rules,
+        covered: Mapping[str, int],
+    ) -> None:
+        """Fold the covered ones first, which lie before the others, and keep no output of them."""
+        old = [t for t in taken if t.message.offset <= covered.get(t.message.topic, -1)]
+        new = [t for t in taken if t.message.offset > covered.get(t.message.topic, -1)]
+        if old:
+            folded = fold(self.state, self._events(old), vectors, rules)
+            self.state = folded.state
+            self.outcomes += folded.outcomes
+            self.covered_trigger = folded.trigger
+        if new:
+            folded = fold(self.state, self._events(new), vectors, rules)
+            self.state = folded.state
+            self.outcomes += folded.outcomes
+            self.touches += folded.touches
+            self.trigger = folded.trigger or self.trigger
+            self.n_future += folded.n_future
+
+    def latest_ms(self) -> int:
+        """Return the latest event time among what was taken, 0 if there is none."""
+        return max((s.event_time_ms() for s in map(_content, self.taken) if s), default=0)
+
+    def arrival_ms(self, trigger: Trigger) -> int:
+        """Return when the broker got a trigger's event, or its event time if it came before."""
+        for sourced in map(_content, self.taken):
+            if sourced and (sourced.source, sourced.offset) == (trigger.topic, trigger.offset):
+                return sourced.timestamp_ms
+        return trigger.event_time_ms
+
+    def publishable(self) -> bool:
+        return self.erased_at is None and self.state.stated.personalize
+
+    def update(self, **fields: object) -> None:
+        self.state = msgspec.structs.replace(self.state, **fields)
+
+    def rows(self) -> dict[bytes, bytes | None]:
+        """Return the rows to store: the state, or its absence and the mark of the erasure."""
+        rows: dict[bytes, bytes | None] = {}
+        if self.erased_at is None and self.state is not self.loaded:
+            rows[user_key(self.user_id)] = to_row(self.state)
+            if self.erased_before:
+                rows[erasure_key(self.user_id)] = None
+        elif self.erased_at is not None and self.erased_now:
+            rows[user_key(self.user_id)] = None
+            rows[erasure_key(self.user_id)] = b"%d" % self.erased_at
+        return rows
+
+
+def _content(taken: Taken) -> Sourced | None:
+    return taken.content if isinstance(taken.content, Sourced) else None

@@ -1,0 +1,126 @@
+"""EngineApp: a Faust app with our streams and tables, and settings that lose nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+import faust
+from faust.types import TP
+from faust.types.transports import TransportT
+from yarl import URL
+
+from stream.delivery import SourceMessage
+from stream.engine.batches import BatchStream, source_message
+from stream.engine.table import PartitionTable
+from stream.engine.transport import EngineTransport
+from stream.settings import Settings
+
+Process = Callable[[Sequence[SourceMessage]], Awaitable[None]]
+
+
+class EngineApp(faust.App):
+    """One tier of the program: its consumer group, its agents and its tables."""
+
+    def _new_transport(self) -> TransportT:
+        # ``kafka://`` means Faust's own driver wherever it is looked up by name.
+        return EngineTransport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> TransportT:
+        return EngineTransport(self.conf.broker_producer, self)
+
+
+def new_app(settings: Settings, tier: str) -> EngineApp:
+    """Return the app of a tier; nothing connects before it is started."""
+    brokers = [URL(f"kafka://{server.strip()}") for server in settings.broker.split(",")]
+    return EngineApp(
+        group_of(settings, tier),
+        broker=brokers,
+        store=f"{settings.store}://",
+        datadir=settings.state_dir / tier,
+        Stream=BatchStream,
+        key_serializer="raw",
+        value_serializer="raw",
+        autodiscover=False,
+        # Nothing but our own metrics and health listens.
+        web_enabled=False,
+        # Topics are made by `prefstream topics create`, and checked before the start.
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=settings.partitions,
+        # Static membership: a worker that is restarted in time keeps its partitions.
+        consumer_group_instance_id=instance_id(settings, tier),
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 4,
+        broker_commit_interval=settings.commit_interval_s,
+        # When every partition's buffer is full, Faust's fetcher sleeps for a second.
+        stream_buffer_maxsize=65_536,
+        stream_wait_empty=True,
+        stream_recovery_delay=0.0,
+    )
+
+
+def group_of(settings: Settings, tier: str) -> str:
+    """Return the consumer group of a tier."""
+    return f"{settings.topic_prefix}{settings.group_prefix}-{tier}"
+
+
+def instance_id(settings: Settings, tier: str) -> str:
+    """Return the worker's name in its group."""
+    return f"{settings.instance_id or socket.gethostname()}-{tier}"
+
+
+def add_table(app: EngineApp, settings: Settings, name: str) -> PartitionTable:
+    """Add a table whose changelog is the topic of the same name."""
+    changelog = app.topic(
+        settings.topic_prefix + name,
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        partitions=settings.partitions,
+        compacting=True,
+        acks=False,
+        internal=True,
+        maxsize=131_072,
+        allow_empty=True,
+    )
+    table = PartitionTable(
+        app,
+        name=name,
+        key_type=bytes,
+        value_type=bytes,
+        partitions=settings.partitions,
+        changelog_topic=changelog,
+    )
+    return cast(PartitionTable, app.tables.add(table))
+
+
+def add_agent(
+    app: EngineApp, settings: Settings, name: str, topics: Sequence[str], process: Process
+) -> None:
+    """Add the agent that hands the micro-batches of some topics to a stage."""
+    prefix = settings.topic_prefix
+    source = app.topic(
+        *(prefix + topic for topic in topics),
+        key_type=bytes,
+        value_type=bytes,
+        key_serializer="raw",
+        value_serializer="raw",
+        partitions=settings.partitions,
+        allow_empty=True,
+    )
+
+    async def agent(stream: Any) -> None:
+        async for events in stream.batches(settings.batch_max, settings.batch_wait_ms / 1000):
+            await process([source_message(event, prefix) for event in events])
+
+    agent.__name__ = name
+    app.agent(source, name=name)(agent)
+
+
+def partitions_of(tps: set[TP], topic: str) -> set[int]:
+    """Return the partitions of one topic among topic partitions."""
+    return {tp.partition for tp in tps if tp.topic == topic}
