@@ -33,12 +33,14 @@ class EngineApp(faust.App):
 
 def new_app(settings: Settings, tier: str) -> EngineApp:
     """Return the app of a tier; nothing connects before it is started."""
+    datadir = settings.state_dir / tier
+    datadir.mkdir(parents=True, exist_ok=True)
     brokers = [URL(f"kafka://{server.strip()}") for server in settings.broker.split(",")]
     return EngineApp(
         group_of(settings, tier),
         broker=brokers,
         store=f"{settings.store}://",
-        datadir=settings.state_dir / tier,
+        datadir=datadir,
         Stream=BatchStream,
         key_serializer="raw",
         value_serializer="raw",

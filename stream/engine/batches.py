@@ -28,7 +28,10 @@ class BatchStream(faust.Stream[Any]):
         await self.maybe_start()
         channel: Any = self.channel
         while not self.should_stop:
-            events = [await channel.__anext__()]
+            try:
+                events = [await channel.__anext__()]
+            except StopAsyncIteration:  # how Faust's channels say that the worker stops
+                return
             self._drain(channel.queue, events, max_events)
             if wait_s and len(events) < max_events:
                 await asyncio.sleep(wait_s)
