@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import faust
@@ -20,6 +21,18 @@ ROCKSDB_OPTIONS = {
     "write_buffer_size": 16 * 1024**2,
     "max_write_buffer_number": 2,
 }
+
+
+class StoreFailed(RuntimeError):
+    """The local store cannot be read or written: no fault of any event."""
+
+
+@contextmanager
+def _store(table: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # RocksDB's bindings raise a plain Exception for everything
+        raise StoreFailed(f"local store of table {table}: {error}") from error
 
 
 async def _nothing(partitions: set[int]) -> None:
@@ -56,20 +69,23 @@ class PartitionTable(faust.Table[bytes, bytes]):
 
     def rows(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, without the stamp of its commit."""
-        stored = self._partitions.read(partition, keys)
+        stored = self.read(partition, keys)
         return [None if value is None else unstamp(value)[1] for value in stored]
 
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the stored value of each key, stamp included, None where there is none."""
-        return self._partitions.read(partition, keys)
+        with _store(self.name):
+            return self._partitions.read(partition, keys)
 
     def write(self, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
         """Write all rows to the local store, or none."""
-        self._partitions.write(partition, rows)
+        with _store(self.name):
+            self._partitions.write(partition, rows)
 
     def scan(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return up to ``limit`` rows behind key ``after``, in key order, control rows left out."""
-        found = self._partitions.scan(partition, after, limit)
+        with _store(self.name):
+            found = self._partitions.scan(partition, after, limit)
         return [(key, unstamp(value)[1]) for key, value in found if not key.startswith(CONTROL)]
 
     def delivered(self, partition: int, changelog_offset: int) -> None:

@@ -1,0 +1,150 @@
+"""user-state, and its silence -> churn-risk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from models.activity import Activity, from_bytes
+from models.churn import ChurnModel
+from stream.agents.work import Work
+from stream.core.churn import (
+    AssessedUser,
+    SilenceSchedule,
+    Thresholds,
+    assessment_window,
+    churn_risk,
+    decide,
+    next_slice,
+)
+from stream.core.drafts import UserDraft, user_key
+from stream.engine.commits import Committer, Effect
+from stream.engine.table import PartitionTable
+from stream.messages import Trigger, to_message
+from stream.topics import CHURN_RISK
+
+#: The timer's step: each takes assess_s / TICK_S of the users.
+TICK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChurnRules:
+    """The settings of churn; ``clock`` says what the timer calls now (see the setting)."""
+
+    thresholds: Thresholds
+    horizon_days: float
+    assess_s: float
+    clock: Literal["wall", "stream"]
+
+
+@dataclass(slots=True)
+class _Walk:
+    """Where the timer is in a partition; ``n_users`` is kept up with the rows."""
+
+    schedule: SilenceSchedule
+    last_s: float
+    n_users: int = field(default=0)
+
+
+class Churn:
+    """Assesses those who act, at once, and everybody else, a slice at a time."""
+
+    def __init__(
+        self,
+        model: ChurnModel,
+        committer: Committer,
+        rules: ChurnRules,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._model = model
+        self._committer = committer
+        self._rules = rules
+        self._monotonic = monotonic
+        self._walks: dict[int, _Walk] = {}
+
+    def take_over(self, partition: int, n_users: int) -> None:
+        """Begin the timer's walk through a partition of ``n_users`` rows."""
+        tick_s = min(TICK_S, self._rules.assess_s)
+        schedule = SilenceSchedule(assess_s=self._rules.assess_s, tick_s=tick_s)
+        self._walks[partition] = _Walk(schedule, self._monotonic(), n_users)
+
+    def release(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            self._walks.pop(partition, None)
+
+    def assess_active(self, work: Work, wall_ms: int) -> None:
+        """Assess the users whose events were folded."""
+        by_partition: dict[int, list[UserDraft]] = {}
+        for draft in work.drafts:
+            if self._trigger(draft) is not None and draft.publishable():
+                by_partition.setdefault(draft.partition, []).append(draft)
+        for partition, drafts in by_partition.items():
+            self._count(partition, drafts)
+            newest_ms = work.commit(partition).stream_time_ms
+            self._assess(drafts, work, self._now(partition, wall_ms, newest_ms), "event")
+
+    def assess_slice(self, work: Work, table: PartitionTable, partition: int, wall_ms: int) -> None:
+        """Assess the next slice of a partition, as of the beginning of the assessment window."""
+        walk = self._walks.get(partition)
+        if walk is None:
+            return
+        now_s = self._monotonic()
+        rows, walk.schedule = next_slice(
+            walk.schedule,
+            walk.n_users,
+            now_s - walk.last_s,
+            lambda after, limit: table.scan(partition, after or b"", limit),
+        )
+        walk.last_s = now_s
+        drafts = [UserDraft.load(key.decode(), partition, row, None) for key, row in rows]
+        for draft in drafts:
+            work.add(draft)
+        now_ms = assessment_window(self._now(partition, wall_ms), self._rules.assess_s)
+        self._assess([d for d in drafts if d.publishable()], work, now_ms, "timer")
+
+    @staticmethod
+    def _trigger(draft: UserDraft) -> Trigger | None:
+        return draft.trigger or draft.covered_trigger
+
+    def _count(self, partition: int, drafts: Sequence[UserDraft]) -> None:
+        if partition in self._walks:
+            new = sum(not draft.loaded.activity for draft in drafts)
+            self._walks[partition].n_users += new
+
+    def _now(self, partition: int, wall_ms: int, newest_ms: int = 0) -> int:
+        if self._rules.clock == "wall":
+            return wall_ms
+        return max(self._committer.stream_time_ms(partition), newest_ms)
+
+    def _assess(
+        self,
+        drafts: Sequence[UserDraft],
+        work: Work,
+        now_ms: int,
+        cause: Literal["event", "timer"],
+    ) -> None:
+        drafts = [draft for draft in drafts if draft.state.activity]
+        activities: list[Activity] = [from_bytes(draft.state.activity) for draft in drafts]
+        assessments = self._model.predict(activities, now_ms, self._rules.horizon_days)
+        work.report.n_assessed[cause] += len(drafts)
+        for draft, activity, assessment in zip(drafts, activities, assessments, strict=True):
+            change = decide(assessment.probability, draft.state.band, self._rules.thresholds)
+            if change is None:
+                continue
+            draft.update(band=change.band)
+            trigger = self._trigger(draft)
+            assessed = AssessedUser(draft.user_id, activity, assessment, now_ms, self._model.name)
+            risk = churn_risk(assessed, change, self._rules.assess_s, trigger)
+            if self._committer.was_sent(draft.partition, risk.assessment_id):
+                continue
+            work.commit(draft.partition).effects.append(
+                Effect(
+                    risk.assessment_id, CHURN_RISK.name, user_key(draft.user_id), to_message(risk)
+                )
+            )
+            work.report.bands[risk.band, cause] += 1
+            if trigger is not None:
+                work.report.published(
+                    CHURN_RISK.name, trigger.event_time_ms, draft.arrival_ms(trigger)
+                )

@@ -1,0 +1,208 @@
+"""clickstream, embedded-texts, users -> user-state -> recommendations, churn-risk, item-pairs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
+
+from models.catalogue import Catalogue
+from stream.agents.churn import Churn
+from stream.agents.failures import Failures
+from stream.agents.recommending import Recommending
+from stream.agents.reports import BatchReport, Report
+from stream.agents.work import Work
+from stream.core.drafts import UserDraft, user_key
+from stream.core.events import BadEvent
+from stream.core.intake import intake
+from stream.core.item_state import pairs_by_partition, touches_of
+from stream.core.user_state import Rules, Vector, from_row
+from stream.delivery import Sender, SourceMessage
+from stream.engine.commits import Committer, Effect
+from stream.engine.table import PartitionTable
+from stream.messages import BadDerived, ItemTouch, to_message
+from stream.topics import CHURN_RISK, ITEM_PAIRS, RECOMMENDATIONS
+
+#: Rows looked at between two breaths of the event loop when a partition is taken over.
+SCAN_ROWS = 500
+
+
+class Preferences:
+    """Folds micro-batches into user states and publishes what follows from them.
+
+    One at a time: batches, recommendations put off, and the timer for the silent take turns.
+    """
+
+    def __init__(
+        self,
+        *,
+        table: PartitionTable,
+        committer: Committer,
+        sender: Sender,
+        catalogue: Catalogue,
+        recommending: Recommending,
+        churn: Churn,
+        rules: Rules,
+        encoder_id: str,
+        failures: Failures,
+        clock: Callable[[], int],
+        report: Report,
+    ) -> None:
+        self._table = table
+        self._committer = committer
+        self._sender = sender
+        self._catalogue = catalogue
+        self._recommending = recommending
+        self._churn = churn
+        self._rules = rules
+        self._encoder_id = encoder_id
+        self._failures = failures
+        self._clock = clock
+        self._report = report
+        self._turn = asyncio.Lock()
+
+    async def process(self, batch: Sequence[SourceMessage]) -> None:
+        """Fold a micro-batch; return when its state and outputs have arrived."""
+        async with self._turn:
+            started = perf_counter()
+            work = Work(BatchReport("batch", len(batch)))
+            self._take_in(batch, work)
+            work.load(self._table)
+            self._fold(work)
+            work.report.seconds["fold"] = perf_counter() - started
+            now_ms = self._clock()
+            due = self._recommending.due(work, now_ms)
+            self._churn.assess_active(work, now_ms)
+            await self._recommending.publish(due, work, now_ms)
+            await self._commit(work)
+            work.report.seconds["batch"] = perf_counter() - started
+        self._report(work.report)
+
+    async def publish_due(self) -> None:
+        """Publish the recommendations that were put off until now."""
+        users = self._recommending.put_off.pop(self._clock()) if len(self._catalogue) else []
+        if not users:
+            return
+        async with self._turn:
+            held = self._committer.partitions
+            work = Work(BatchReport("due", len(users)))
+            work.load(self._table, [who for who in users if who[0] in held])
+            due = [d for d in work.drafts if d.state.pending is not None and d.publishable()]
+            await self._recommending.publish(due, work, self._clock())
+            await self._commit(work)
+        self._report(work.report)
+
+    async def assess_silent(self) -> None:
+        """Assess the next slice of users for churn, whether they did anything or not."""
+        for partition in sorted(self._committer.partitions):
+            async with self._turn:
+                if partition not in self._committer.partitions:
+                    continue
+                work = Work(BatchReport("churn", 0))
+                self._churn.assess_slice(work, self._table, partition, self._clock())
+                await self._commit(work)
+            self._report(work.report)
+
+    async def take_over(self, partition: int) -> None:
+        """Find the recommendations that were put off when the last owner stopped."""
+        after, n_users = b"", 0
+        while partition in self._committer.partitions:
+            rows = self._table.scan(partition, after, SCAN_ROWS)
+            for key, row in rows:
+                if from_row(row).pending is not None:
+                    self._recommending.put_off.put(partition, key.decode(), 0)
+            n_users += len(rows)
+            if len(rows) < SCAN_ROWS:
+                self._churn.take_over(partition, n_users)
+                return
+            after = rows[-1][0]
+            await asyncio.sleep(0)
+
+    def release(self, partitions: Iterable[int]) -> None:
+        """Forget what was put off for partitions that went to another worker."""
+        self._recommending.put_off.drop(set(partitions))
+        self._churn.release(partitions)
+
+    def _take_in(self, batch: Sequence[SourceMessage], work: Work) -> None:
+        for message in batch:
+            commit = work.commit(message.partition)
+            through = commit.through.get(message.topic, -1)
+            commit.through[message.topic] = max(through, message.offset)
+            try:
+                work.take(intake(message, self._encoder_id))
+            except (BadEvent, BadDerived) as error:
+                self._failed(message, error, work)
+
+    async def reject(self, message: SourceMessage, error: Exception) -> None:
+        """Dead-letter a message that could not be processed, and go past it."""
+        async with self._turn:
+            work = Work(BatchReport("batch", 1))
+            work.commit(message.partition).through[message.topic] = message.offset
+            self._failed(message, error, work)
+            await self._commit(work)
+        self._report(work.report)
+
+    def _failed(self, message: SourceMessage, error: Exception, work: Work) -> None:
+        effect = self._failures.effect(message, error, work.report)
+        if not self._committer.was_sent(message.partition, effect.effect_id):
+            work.commit(message.partition).effects.append(effect)
+
+    def _fold(self, work: Work) -> None:
+        vectors = self._vectors(work)
+        for draft in work.drafts:
+            topics = {taken.message.topic for taken in draft.taken}
+            covered = {topic: self._committer.through(draft.partition, topic) for topic in topics}
+            draft.apply(vectors, self._rules, covered)
+            for taken, outcome in zip(draft.taken, draft.outcomes, strict=True):
+                work.report.count(taken.message.topic, outcome)
+            work.report.n_future += draft.n_future
+            commit = work.commit(draft.partition)
+            commit.stream_time_ms = max(commit.stream_time_ms, draft.latest_ms())
+
+    def _vectors(self, work: Work) -> dict[str, Vector]:
+        items = sorted(set[str]().union(*(draft.items() for draft in work.drafts)))
+        vectors, known = self._catalogue.raw_vectors(items)
+        return {item: vectors[i] for i, item in enumerate(items) if known[i]}
+
+    async def _commit(self, work: Work) -> None:
+        for draft in work.drafts:
+            if draft.erased_now:
+                work.commit(draft.partition).effects.extend(_erasures(draft))
+        for partition in {draft.partition for draft in work.drafts}:
+            work.commit(partition).effects.extend(self._pairs(partition, work))
+        commits = work.commits
+        for commit in commits:
+            work.report.outputs.update(effect.topic for effect in commit.effects)
+        started = perf_counter()
+        await self._committer.commit(commits)
+        work.report.seconds["publish"] = perf_counter() - started
+
+    def _pairs(self, partition: int, work: Work) -> list[Effect]:
+        touches: list[ItemTouch] = []
+        for draft in work.drafts:
+            if draft.partition == partition and draft.publishable():
+                for touch in draft.touches:
+                    touches += touches_of(
+                        touch.item_id,
+                        touch.others,
+                        weight=touch.weight,
+                        first=touch.first,
+                        event_time_ms=touch.event_time_ms,
+                        region=touch.region,
+                    )
+        messages = pairs_by_partition(
+            touches,
+            lambda item_id: self._sender.partition_of(ITEM_PAIRS.name, item_id.encode()),
+            source_partition=partition,
+            sequence=self._committer.next_sequence(partition),
+        )
+        return [
+            Effect("", ITEM_PAIRS.name, None, to_message(pairs), number)
+            for number, pairs in messages.items()
+        ]
+
+
+def _erasures(draft: UserDraft) -> list[Effect]:
+    """Tombstones for what was published of an erased user."""
+    key = user_key(draft.user_id)
+    return [Effect("", topic.name, key, None) for topic in (RECOMMENDATIONS, CHURN_RISK)]

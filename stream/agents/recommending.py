@@ -1,0 +1,170 @@
+"""Whose recommendation goes out now, whose is put off, and the messages themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from models.catalogue import Catalogue
+from models.profile import Profile, Ranked
+from models.recommender import Recommender
+from stream.agents.work import Work
+from stream.core.drafts import UserDraft, user_key
+from stream.core.recommend import is_due, recommendation_id, to_recommendation
+from stream.core.user_state import Rules, profile_of
+from stream.engine.commits import Committer, Effect
+from stream.messages import ModelInfo, Trigger, to_message
+from stream.topics import RECOMMENDATIONS
+
+#: While there is no item to recommend, a user is looked at again after this long.
+EMPTY_CATALOGUE_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """The settings of what is published, and the name of the encoder all vectors are of."""
+
+    encoder_id: str
+    top_k: int
+    min_interval_ms: int
+    ttl_ms: int
+
+
+class DueUsers:
+    """Users whose recommendation was put off, by the time it is due."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[int, int, str]] = []
+        self._due_ms: dict[tuple[int, str], int] = {}
+
+    def put(self, partition: int, user_id: str, due_ms: int) -> None:
+        """Put a user off until ``due_ms``; an earlier time that was set stays."""
+        known = self._due_ms.get((partition, user_id))
+        if known is None or due_ms < known:
+            self._due_ms[partition, user_id] = due_ms
+            heapq.heappush(self._heap, (due_ms, partition, user_id))
+
+    def pop(self, now_ms: int) -> list[tuple[int, str]]:
+        """Return the (partition, user) whose time has come, earliest first."""
+        users: list[tuple[int, str]] = []
+        while self._heap and self._heap[0][0] <= now_ms:
+            due_ms, partition, user_id = heapq.heappop(self._heap)
+            if self._due_ms.get((partition, user_id)) == due_ms:
+                del self._due_ms[partition, user_id]
+                users.append((partition, user_id))
+        return users
+
+    def drop(self, partitions: set[int]) -> None:
+        """Forget the users of partitions that are no longer held."""
+        for partition, user_id in [who for who in self._due_ms if who[0] in partitions]:
+            del self._due_ms[partition, user_id]
+
+
+class Recommending:
+    """Turns triggers into recommendations: one per user and interval, from the latest state."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        recommender: Recommender,
+        committer: Committer,
+        rules: Rules,
+        publishing: Publishing,
+    ) -> None:
+        self._catalogue = catalogue
+        self._recommender = recommender
+        self._committer = committer
+        self._rules = rules
+        self._publishing = publishing
+        self.put_off = DueUsers()
+
+    def due(self, work: Work, now_ms: int) -> list[UserDraft]:
+        """Return the drafts whose recommendation goes out now; put the other triggered ones off."""
+        due: list[UserDraft] = []
+        interval_ms = self._publishing.min_interval_ms
+        for draft in work.drafts:
+            trigger = self._open_trigger(draft)
+            if trigger is None or not draft.publishable():
+                continue
+            work.report.n_coalesced += draft.state.pending is not None
+            draft.update(pending=trigger)
+            if is_due(draft.state.recommended_ms, now_ms, interval_ms):
+                due.append(draft)
+            else:
+                due_ms = draft.state.recommended_ms + interval_ms
+                self.put_off.put(draft.partition, draft.user_id, due_ms)
+        return due
+
+    def _open_trigger(self, draft: UserDraft) -> Trigger | None:
+        if draft.trigger is not None:
+            return draft.trigger
+        covered = draft.covered_trigger
+        if covered is None:
+            return None
+        sent = self._committer.was_sent(draft.partition, recommendation_id(covered))
+        return None if sent else covered
+
+    async def publish(self, due: Sequence[UserDraft], work: Work, now_ms: int) -> None:
+        """Add the messages to the commit; while the catalogue is empty triggers stay pending."""
+        if not due:
+            return
+        started = perf_counter()
+        profiles = [profile_of(draft.state, now_ms, self._rules) for draft in due]
+        # Off the loop: a search must not delay the other agents, metrics and health.
+        lists = await asyncio.to_thread(
+            self._recommender.recommend, profiles, self._publishing.top_k, now_ms
+        )
+        model = ModelInfo(
+            encoder=self._publishing.encoder_id,
+            index_version=self._catalogue.version,
+            ranker=self._recommender.name,
+        )
+        for draft, profile, ranked in zip(due, profiles, lists, strict=True):
+            trigger = draft.state.pending
+            if trigger is None:
+                continue
+            if not ranked and not len(self._catalogue):
+                self.put_off.put(draft.partition, draft.user_id, now_ms + EMPTY_CATALOGUE_MS)
+                continue
+            draft.update(pending=None, recommended_ms=now_ms)
+            if ranked:
+                self._add(draft, trigger, profile, ranked, model, work, now_ms)
+        work.report.seconds["recommend"] = perf_counter() - started
+
+    def _add(
+        self,
+        draft: UserDraft,
+        trigger: Trigger,
+        profile: Profile,
+        ranked: Sequence[Ranked],
+        model: ModelInfo,
+        work: Work,
+        now_ms: int,
+    ) -> None:
+        recommendation = to_recommendation(
+            draft.user_id,
+            trigger,
+            ranked,
+            cold_start=profile.cold_start,
+            now_ms=now_ms,
+            ttl_ms=self._publishing.ttl_ms,
+            model=model,
+        )
+        if self._committer.was_sent(draft.partition, recommendation.recommendation_id):
+            return
+        work.commit(draft.partition).effects.append(
+            Effect(
+                recommendation.recommendation_id,
+                RECOMMENDATIONS.name,
+                user_key(draft.user_id),
+                to_message(recommendation),
+            )
+        )
+        work.report.n_cold += profile.cold_start
+        work.report.sources.update(item.source for item in ranked)
+        work.report.published(
+            RECOMMENDATIONS.name, trigger.event_time_ms, draft.arrival_ms(trigger)
+        )
