@@ -23,4 +23,11 @@ class TextEncoder(Protocol):
     def dim(self) -> int: ...
 
     def encode(self, texts: Sequence[str], side: Side = "passage") -> NDArray[np.float32]:
-        """Return one unit vector per text, shape (len(texts), dim), in the order given."""
+        """Return one unit vector per text, shape (len(texts), dim), in the order given.
+
+        Raises EncoderUnavailable when a later try may succeed.
+        """
+
+
+class EncoderUnavailable(RuntimeError):
+    """Not now: memory or the device is gone. The same texts may succeed when tried again."""

