@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 from models.catalogue import Catalogue
@@ -118,10 +118,12 @@ class Preferences:
             after = rows[-1][0]
             await asyncio.sleep(0)
 
-    def release(self, partitions: Iterable[int]) -> None:
-        """Forget what was put off for partitions that went to another worker."""
-        self._recommending.put_off.drop(set(partitions))
-        self._churn.release(partitions)
+    async def release(self, partitions: set[int]) -> None:
+        """Let go of partitions, once what is being done to them is done."""
+        async with self._turn:
+            self._committer.release(partitions)
+            self._recommending.put_off.drop(partitions)
+            self._churn.release(partitions)
 
     def _take_in(self, batch: Sequence[SourceMessage], work: Work) -> None:
         for message in batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
@@ -16,6 +17,8 @@ from stream.engine.batches import BatchStream, source_message
 from stream.engine.table import PartitionTable
 from stream.engine.transport import EngineTransport
 from stream.settings import Settings
+
+log = logging.getLogger(__name__)
 
 Process = Callable[[Sequence[SourceMessage]], Awaitable[None]]
 
@@ -101,9 +104,18 @@ def add_table(app: EngineApp, settings: Settings, name: str) -> PartitionTable:
 
 
 def add_agent(
-    app: EngineApp, settings: Settings, name: str, topics: Sequence[str], process: Process
+    app: EngineApp,
+    settings: Settings,
+    name: str,
+    topics: Sequence[str],
+    process: Process,
+    wait_s: float,
 ) -> None:
-    """Add the agent that hands the micro-batches of some topics to a stage."""
+    """Add the agent that hands the micro-batches of some topics to a stage.
+
+    A stage that raises takes the app down: its events are not acknowledged, and a restarted
+    agent would not be given them again.
+    """
     prefix = settings.topic_prefix
     source = app.topic(
         *(prefix + topic for topic in topics),
@@ -116,8 +128,13 @@ def add_agent(
     )
 
     async def agent(stream: Any) -> None:
-        async for events in stream.batches(settings.batch_max, settings.batch_wait_ms / 1000):
-            await process([source_message(event, prefix) for event in events])
+        async for events in stream.batches(settings.batch_max, wait_s):
+            try:
+                await process([source_message(event, prefix) for event in events])
+            except Exception as error:
+                log.exception("agent=%s gives up on a batch of %d events", name, len(events))
+                await app.crash(error)
+                raise
 
     agent.__name__ = name
     app.agent(source, name=name)(agent)

@@ -131,6 +131,12 @@ class Committer:
         for partition in partitions:
             self._held.pop(partition, None)
 
+    async def hold(self, partitions: set[int]) -> None:
+        """Hold exactly these partitions: finish the last commit of each new one."""
+        self.release(self.partitions - partitions)
+        for partition in sorted(partitions - self.partitions):
+            await self.recover(partition)
+
     async def recover(self, partition: int) -> None:
         """Take hold of a partition and finish its last commit."""
         stored, delivered = self._table.read(partition, [LEDGER_KEY, DELIVERED_KEY])

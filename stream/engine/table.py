@@ -95,4 +95,10 @@ class PartitionTable(faust.Table[bytes, bytes]):
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         await super().on_recovery_completed(active_tps, standby_tps)
-        await self.on_partitions_ready({tp.partition for tp in active_tps})
+        try:
+            await self.on_partitions_ready({tp.partition for tp in active_tps})
+        except Exception as error:
+            # Faust waits for this and drops what it raises; it would go on with a table that
+            # nobody has taken over.
+            await self.app.crash(error)
+            raise

@@ -1,0 +1,209 @@
+"""The preference tier: user state and catalogue -> recommendations, churn risk, item counts."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import Any
+
+from faust.types import TP
+
+from models.catalogue import Catalogue
+from models.churn import BaselineChurn
+from models.faiss_index import faiss_index
+from models.recommender import Recommender
+from models.weights import encoder_id, resolve
+from stream.agents.churn import TICK_S, Churn, ChurnRules
+from stream.agents.failures import Failures
+from stream.agents.guard import Guard
+from stream.agents.neighbours import Neighbours
+from stream.agents.preferences import Preferences
+from stream.agents.recommending import Publishing, Recommending
+from stream.catalog import CatalogFollower
+from stream.core.churn import Thresholds
+from stream.core.item_state import CountingRules
+from stream.core.user_state import Rules
+from stream.dead_letters import StormGauge
+from stream.engine.app import add_agent, add_table, new_app, partitions_of
+from stream.engine.commits import Committer
+from stream.observe import reporter
+from stream.settings import Settings
+from stream.tiers.base import Background, Parts, wall_clock_ms
+from stream.topics import CLICKSTREAM, EMBEDDED_TEXTS, ITEM_PAIRS, ITEM_STATE, USER_STATE, USERS
+
+DAY_MS, HOUR_MS = 86_400_000, 3_600_000
+#: Recommendations that were put off are looked for this often.
+DUE_TICK_S = 0.02
+GAUGES_TICK_S = 1.0
+
+
+class PreferenceTier:
+    """Owns the users and items of its partitions, and holds the whole catalogue."""
+
+    topics = (CLICKSTREAM.name, EMBEDDED_TEXTS.name, USERS.name, ITEM_PAIRS.name)
+
+    def __init__(self, parts: Parts) -> None:
+        settings = parts.settings
+        self._parts = parts
+        self.app = new_app(settings, "preference")
+        self._background = Background(self.app)
+        model = resolve(settings.encoder)
+        self._encoder_id = encoder_id(model)
+        self._catalogue = _catalogue(settings, model.dim)
+        self._follower = CatalogFollower(settings, self._catalogue, self._encoder_id)
+        self._add_users()
+        self._add_items()
+        self.app.on_partitions_revoked.connect(self._revoked, weak=False)
+        self._revoked_at = time.monotonic()
+
+    def _add_users(self) -> None:
+        parts, settings = self._parts, self._parts.settings
+        table = add_table(self.app, settings, USER_STATE.name)
+        self._users = Committer(table, parts.sender, USER_STATE.name)
+        rules = Rules.of(settings)
+        self._preferences = Preferences(
+            table=table,
+            committer=self._users,
+            sender=parts.sender,
+            catalogue=self._catalogue,
+            recommending=Recommending(
+                self._catalogue,
+                _recommender(settings, self._catalogue),
+                self._users,
+                rules,
+                _publishing(settings, self._encoder_id),
+            ),
+            churn=Churn(BaselineChurn(), self._users, _churn_rules(settings), time.monotonic),
+            rules=rules,
+            encoder_id=self._encoder_id,
+            failures=Failures(parts.dead_letters, "preferences"),
+            clock=wall_clock_ms,
+            report=reporter(parts.metrics, parts.dead_letters, wall_clock_ms),
+        )
+        table.on_partitions_ready = self._users_ready
+        add_agent(
+            self.app,
+            settings,
+            "preferences",
+            (CLICKSTREAM.name, EMBEDDED_TEXTS.name, USERS.name),
+            Guard(self._preferences.process, self._preferences.reject, StormGauge()),
+            wait_s=settings.batch_wait_ms / 1000,
+        )
+
+    def _add_items(self) -> None:
+        parts, settings = self._parts, self._parts.settings
+        table = add_table(self.app, settings, ITEM_STATE.name)
+        self._items = Committer(table, parts.sender, ITEM_STATE.name)
+        neighbours = Neighbours(
+            table,
+            self._items,
+            _counting(settings),
+            Failures(parts.dead_letters, "neighbours"),
+            reporter(parts.metrics, parts.dead_letters, wall_clock_ms),
+        )
+        table.on_partitions_ready = self._items.hold
+        add_agent(
+            self.app,
+            settings,
+            "neighbours",
+            (ITEM_PAIRS.name,),
+            Guard(neighbours.process, neighbours.reject, StormGauge()),
+            # Pairs are gathered for longer: each item touched is published once per batch.
+            wait_s=settings.neighbours_interval_ms / 1000,
+        )
+
+    async def start(self) -> None:
+        """Catch up with the catalogue, so that no user is answered from half of it."""
+        self._parts.readiness.set("model", True, self._encoder_id)
+        await self._follower.start()
+        await self._follower.caught_up()
+        self._parts.readiness.set("catalogue_caught_up", True)
+        self._background.start(self._tick(self._preferences.publish_due, DUE_TICK_S))
+        self._background.start(self._tick(self._preferences.assess_silent, TICK_S))
+        self._background.start(self._tick(self._show, GAUGES_TICK_S))
+
+    async def stop(self) -> None:
+        await self._background.stop()
+        await self._follower.stop()
+
+    @staticmethod
+    async def _tick(step: Any, every_s: float) -> None:
+        while True:
+            await step()
+            await asyncio.sleep(every_s)
+
+    async def _users_ready(self, partitions: set[int]) -> None:
+        """Take over the partitions assigned, once their rows are as the changelog says."""
+        new = partitions - self._users.partitions
+        await self._users.hold(partitions)
+        for partition in new:
+            self._background.start(self._preferences.take_over(partition))
+        readiness, metrics = self._parts.readiness, self._parts.metrics
+        readiness.set("partitions_assigned", True, f"{len(partitions)} partitions")
+        readiness.set("recovered", True)
+        metrics.assigned.set(len(partitions))
+        metrics.rebalances.inc()
+        metrics.recovery_seconds.set(time.monotonic() - self._revoked_at)
+
+    async def _revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
+        self._revoked_at = time.monotonic()
+        self._parts.readiness.set("recovered", False, "rebalancing")
+        prefix = self._parts.settings.topic_prefix
+        users = partitions_of(revoked, prefix + USER_STATE.name)
+        await self._preferences.release(users)
+        self._items.release(partitions_of(revoked, prefix + ITEM_STATE.name))
+
+    async def _show(self) -> None:
+        metrics, follower = self._parts.metrics, self._follower
+        metrics.index_items.set(len(self._catalogue))
+        metrics.index_vectors.set(self._catalogue.n_vectors)
+        for topic, lag in follower.lag.items():
+            metrics.follower_lag.labels(topic).set(lag)
+
+
+def _catalogue(settings: Settings, dim: int) -> Catalogue:
+    return Catalogue(
+        dim,
+        partial(faiss_index, dim),
+        cooccurrence_half_life_ms=settings.cooccurrence_half_life_d * DAY_MS,
+        popularity_half_life_ms=settings.popularity_half_life_h * HOUR_MS,
+    )
+
+
+def _recommender(settings: Settings, catalogue: Catalogue) -> Recommender:
+    return Recommender(
+        catalogue,
+        text_share=settings.text_share,
+        step_decay=settings.step_decay,
+        diversity=settings.diversity,
+        n_candidates=settings.n_candidates,
+    )
+
+
+def _publishing(settings: Settings, encoder: str) -> Publishing:
+    return Publishing(
+        encoder_id=encoder,
+        top_k=settings.top_k,
+        min_interval_ms=settings.min_interval_ms,
+        ttl_ms=round(settings.recommendation_ttl_s * 1000),
+    )
+
+
+def _churn_rules(settings: Settings) -> ChurnRules:
+    return ChurnRules(
+        thresholds=Thresholds(
+            settings.churn_low, settings.churn_high, settings.churn_hysteresis
+        ),
+        horizon_days=settings.churn_horizon_days,
+        assess_s=settings.churn_assess_s,
+        clock=settings.clock,
+    )
+
+
+def _counting(settings: Settings) -> CountingRules:
+    return CountingRules(
+        cooccurrence_half_life_ms=settings.cooccurrence_half_life_d * DAY_MS,
+        popularity_half_life_ms=settings.popularity_half_life_h * HOUR_MS,
+        neighbours_kept=settings.neighbours_kept,
+    )

@@ -1,0 +1,217 @@
+"""worker: one tier as a process, or both tiers as two processes under one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Literal
+
+import uvloop
+
+from stream.engine.app import group_of
+from stream.health import Condition, HealthServer, Progress, Readiness
+from stream.kafka_client import KafkaSender
+from stream.lag import KafkaOffsets, LagProbe, PartitionLag, Place
+from stream.logs import setup_logging
+from stream.metrics import Metrics
+from stream.settings import Settings
+from stream.tiers.base import Parts, Tier
+from stream.topic_admin import check_topics, wait_for_broker
+
+log = logging.getLogger(__name__)
+
+TierName = Literal["encode", "preference"]
+TIERS: tuple[TierName, ...] = ("encode", "preference")
+
+CONDITIONS: dict[TierName, tuple[Condition, ...]] = {
+    "encode": ("broker", "topics", "model", "partitions_assigned"),
+    "preference": (
+        "broker",
+        "topics",
+        "model",
+        "catalogue_caught_up",
+        "partitions_assigned",
+        "recovered",
+    ),
+}
+#: Not ready without progress for this long, not alive for that long.
+NOT_READY_AFTER_S, DEAD_AFTER_S = 30.0, 300.0
+#: A worker that does not stop by itself is ended: what it did not acknowledge is read again.
+STOP_DEADLINE_S = 20.0
+LAG_EVERY_S = 2.0
+#: Faust tells nobody that an app has crashed; it can only be asked.
+CRASH_POLL_S = 0.2
+
+EXIT_CRASHED, EXIT_TOPICS, EXIT_STUCK = 1, 3, 4
+
+
+class BadTopics(RuntimeError):
+    """Topics are missing or not as they must be; the text names each."""
+
+
+def metrics_port(settings: Settings, tier: TierName) -> int:
+    """Return the port of a tier's metrics and health; 0 when they are switched off."""
+    return settings.metrics_port + TIERS.index(tier) if settings.metrics_port else 0
+
+
+def run_worker(settings: Settings, tier: TierName | Literal["all"]) -> int:
+    """Run until a signal or a failure; return the exit code."""
+    if tier == "all":
+        return _run_all()
+    setup_logging(settings.log_level, tier=tier)
+    uvloop.install()
+    return asyncio.run(_Worker(settings, tier).run())
+
+
+def _run_all() -> int:
+    """Run each tier in a process of its own: the encoder must not share a core's interpreter
+    with the hot path. When one ends, so does the other; restarting is the supervisor's job."""
+    command = [sys.executable, "-m", "stream.cli", "worker", "--tier"]
+    children = [subprocess.Popen([*command, tier]) for tier in TIERS]
+
+    def pass_on(signum: int, _frame: object) -> None:
+        for child in children:
+            child.send_signal(signum)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, pass_on)
+    while all(child.poll() is None for child in children):
+        time.sleep(0.1)
+    codes = [code for child in children if (code := child.poll()) is not None]
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.wait(STOP_DEADLINE_S + 5)
+    return next((abs(code) for code in codes if code), 0)
+
+
+class _Worker:
+    """One tier's process, from waiting for the broker to the last commit."""
+
+    def __init__(self, settings: Settings, tier: TierName) -> None:
+        self._settings = settings
+        self._name: TierName = tier
+        self._metrics = Metrics(tier)
+        self._progress = Progress(time.monotonic, NOT_READY_AFTER_S, DEAD_AFTER_S)
+        self._readiness = Readiness(CONDITIONS[tier], self._progress)
+        self._metrics.watch_readiness(self._readiness)
+        self._stop = asyncio.Event()
+        self._places: list[Place] | None = None
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._stop.set)
+        async with AsyncExitStack() as stack:
+            await self._listen(stack)
+            running = loop.create_task(self._work(stack))
+            stopped = loop.create_task(self._stop.wait())
+            await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if not running.done():
+                running.cancel()
+                self._end_if_stuck()
+            try:
+                return await running
+            except asyncio.CancelledError:
+                return 0
+            except BadTopics as error:
+                log.error("%s", error)
+                return EXIT_TOPICS
+
+    def _end_if_stuck(self) -> None:
+        """End the process the hard way if it does not stop in time: an agent may hang for ever."""
+
+        def end() -> None:
+            log.error("not stopped after %.0f s: ending the process", STOP_DEADLINE_S)
+            os._exit(EXIT_STUCK)
+
+        asyncio.get_running_loop().call_later(STOP_DEADLINE_S, end)
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        port = metrics_port(self._settings, self._name)
+        if port:
+            host = self._settings.metrics_host
+            server = HealthServer(self._metrics.registry, self._readiness, host, port)
+            await server.start()
+            stack.push_async_callback(server.stop)
+
+    async def _work(self, stack: AsyncExitStack) -> int:
+        settings, readiness = self._settings, self._readiness
+        await wait_for_broker(
+            settings, on_wait=lambda reason: readiness.set("broker", False, reason)
+        )
+        readiness.set("broker", True)
+        problems = await check_topics(settings)
+        if problems:
+            raise BadTopics("; ".join(map(str, problems)) + ": see `prefstream topics create`")
+        readiness.set("topics", True)
+        sender = KafkaSender(settings)
+        await sender.start()
+        stack.push_async_callback(sender.stop)
+        tier = _build(self._name, Parts.make(settings, self._metrics, readiness, sender))
+        stack.push_async_callback(tier.stop)
+        await tier.start()
+        stack.push_async_callback(tier.app.stop)
+        await tier.app.start()
+        await self._watch_lag(tier, stack)
+        log.info("running: group=%s topics=%s", tier.app.conf.id, ",".join(tier.topics))
+        while not tier.app.should_stop:
+            await asyncio.sleep(CRASH_POLL_S)
+        return EXIT_CRASHED
+
+    async def _watch_lag(self, tier: Tier, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        group = group_of(settings, self._name)
+        offsets = KafkaOffsets(settings.broker, settings.topic_prefix)
+        await offsets.start()
+        stack.push_async_callback(offsets.stop)
+        places: list[Place] = [
+            (topic, partition)
+            for topic in tier.topics
+            for partition in range(settings.partitions)
+        ]
+
+        def on_reading(reading: Sequence[PartitionLag]) -> None:
+            self._metrics.observe_lag(group, reading)
+            self._note_assignment(self._mine(tier))
+            self._progress.update(reading)
+
+        probe = LagProbe(offsets, group, lambda: places, on_reading, time.monotonic)
+        task = asyncio.get_running_loop().create_task(probe.run(LAG_EVERY_S))
+        stack.callback(task.cancel)
+
+    def _note_assignment(self, places: list[Place]) -> None:
+        if places != self._places:
+            self._places = places
+            self._progress.working_on(places)
+            if self._name == "encode":
+                reason = f"{len(places)} partitions"
+                self._readiness.set("partitions_assigned", True, reason)
+
+    def _mine(self, tier: Tier) -> list[Place]:
+        prefix = self._settings.topic_prefix
+        own = {prefix + topic for topic in tier.topics}
+        return sorted(
+            (tp.topic.removeprefix(prefix), tp.partition)
+            for tp in tier.app.consumer.assignment()
+            if tp.topic in own
+        )
+
+
+def _build(name: TierName, parts: Parts) -> Tier:
+    # Imported here: only the encode tier pays for torch.
+    if name == "encode":
+        from stream.tiers.encode import EncodeTier
+
+        return EncodeTier(parts)
+    from stream.tiers.preference import PreferenceTier
+
+    return PreferenceTier(parts)

@@ -1,0 +1,130 @@
+"""What holds for the fold of a user's events, whatever they are."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from builders import NOW_MS, interaction, review, search
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.activity import from_bytes as activity_of
+from stream.core.fold import Sourced, fold
+from stream.core.user_state import Rules, UserState, from_row, to_row
+from stream.settings import load_settings
+
+DIM = 8
+ITEMS = [f"i{n}" for n in range(6)]
+RULES = Rules.of(load_settings())
+_rng = np.random.default_rng(5)
+VECTORS = {
+    item: (v / np.linalg.norm(v)).astype(np.float32)
+    for item, v in zip(ITEMS, _rng.standard_normal((len(ITEMS), DIM)), strict=True)
+}
+TYPES = ["impression", "view", "click", "add_to_cart", "remove_from_cart", "favorite", "purchase"]
+
+
+def sourced(number: int, kind: str, item: str, at_ms: int, rating: float) -> Sourced:
+    if kind == "search":
+        event = search(event_id=f"e{number}", query=f"query {item}", event_time_ms=at_ms)
+        return Sourced("searches", 0, number, NOW_MS * 2, event, VECTORS[item])
+    if kind == "review":
+        event = review(event_id=f"e{number}", item_id=item, rating=rating, event_time_ms=at_ms)
+        return Sourced("reviews", 0, number, NOW_MS * 2, event, VECTORS[item])
+    event = interaction(event_id=f"e{number}", item_id=item, type=kind, event_time_ms=at_ms)
+    return Sourced("clickstream", 0, number, NOW_MS * 2, event)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Sourced]:
+    """Events of distinct offsets and distinct times, within the bounds of the memories."""
+    n = draw(st.integers(1, 25))
+    times = draw(st.lists(st.integers(NOW_MS, NOW_MS + 10**9), min_size=n, max_size=n, unique=True))
+    kinds = st.sampled_from([*TYPES, "dislike", "search", "review"])
+    return [
+        sourced(number, draw(kinds), draw(st.sampled_from(ITEMS)), at_ms, draw(st.floats(1, 5)))
+        for number, at_ms in enumerate(times)
+    ]
+
+
+def in_any_order(events: list[Sourced]) -> list[Sourced]:
+    """The same events as if they had arrived in this order: offsets follow arrival."""
+    return [moved(event, number) for number, event in enumerate(events)]
+
+
+def moved(event: Sourced, offset: int) -> Sourced:
+    return Sourced(
+        event.source, event.partition, offset, event.timestamp_ms, event.event, event.vector
+    )
+
+
+def assert_same(one: UserState, other: UserState) -> None:
+    for mine, theirs in ((one.long, other.long), (one.short, other.short)):
+        assert (mine is None) == (theirs is None)
+        if mine is not None and theirs is not None:
+            np.testing.assert_allclose(mine.array(), theirs.array(), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(mine.weight, theirs.weight, rtol=1e-4, atol=1e-5)
+            assert mine.as_of_ms == theirs.as_of_ms
+    assert one.acts == other.acts
+    assert one.texts == other.texts
+    assert one.bought == other.bought
+    assert one.disliked == other.disliked
+    for mine_n, theirs_n in zip(
+        activity_of(one.activity), activity_of(other.activity), strict=True
+    ):
+        np.testing.assert_allclose(mine_n, theirs_n, rtol=1e-9)
+
+
+@given(histories(), st.randoms(use_true_random=False))
+def test_arrival_order_does_not_matter(events, random):
+    shuffled = random.sample(events, len(events))
+    assert_same(
+        fold(UserState(), in_any_order(events), VECTORS, RULES).state,
+        fold(UserState(), in_any_order(shuffled), VECTORS, RULES).state,
+    )
+
+
+@given(histories())
+def test_folding_twice_is_the_same_as_once(events):
+    once = fold(UserState(), events, VECTORS, RULES)
+    twice = fold(once.state, events, VECTORS, RULES)
+    assert twice.state == once.state
+    assert set(twice.outcomes) == {"repeat"}
+    assert not twice.touches
+    assert twice.trigger is None
+
+
+@given(histories())
+def test_an_event_id_that_comes_again_at_a_new_offset_changes_nothing(events):
+    once = fold(UserState(), events, VECTORS, RULES).state
+    again = [moved(event, 1000 + number) for number, event in enumerate(events)]
+    resent = fold(once, again, VECTORS, RULES)
+    assert set(resent.outcomes) == {"duplicate"}
+    assert msgspec.structs.replace(resent.state, offsets=once.offsets) == once
+
+
+@given(histories(), st.data())
+def test_where_a_batch_ends_does_not_matter(events, data):
+    cut = data.draw(st.integers(0, len(events)))
+    first = fold(UserState(), events[:cut], VECTORS, RULES).state
+    assert_same(
+        fold(from_row(to_row(first)), events[cut:], VECTORS, RULES).state,
+        fold(UserState(), events, VECTORS, RULES).state,
+    )
+
+
+@given(histories())
+def test_items_that_arrive_after_the_acts_are_folded_as_if_they_had_been_there(events):
+    acts = [e for e in events if not (e.source == "clickstream" and e.event.type == "impression")]
+    blind = fold(UserState(), acts, {}, RULES).state
+    assert_same(
+        fold(blind, [], VECTORS, RULES).state,
+        fold(UserState(), acts, VECTORS, RULES).state,
+    )
+
+
+@given(histories())
+@settings(max_examples=50)
+def test_a_row_gives_back_the_state(events):
+    state = fold(UserState(), events, VECTORS, RULES).state
+    assert from_row(to_row(state)) == state

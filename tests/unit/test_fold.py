@@ -1,0 +1,157 @@
+"""What a single event does to a user's state."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from builders import NOW_MS, interaction, review, search, user
+
+from stream.core.events import Context
+from stream.core.fold import Sourced, fold
+from stream.core.user_state import BadRow, Rules, UserState, from_row, profile_of, to_row
+from stream.settings import load_settings
+
+RULES = Rules.of(load_settings())
+BOOTS, HAT = np.eye(2, dtype=np.float32)
+VECTORS = {"boots": BOOTS, "hat": HAT}
+DAY_MS = 86_400_000
+
+
+def clicked(offset=0, timestamp_ms=NOW_MS, **fields):
+    event = interaction(**{"item_id": "boots", "event_id": f"e{offset}", **fields})
+    return Sourced("clickstream", 0, offset, timestamp_ms, event)
+
+
+def folded(*events, before=None, vectors=VECTORS, rules=RULES):
+    return fold(before or UserState(), events, vectors, rules)
+
+
+def test_an_interest_halves_in_its_half_life():
+    later_ms = NOW_MS + round(RULES.short_half_life_ms)
+    state = folded(
+        clicked(0, type="click"),
+        clicked(1, later_ms, type="click", item_id="hat", event_time_ms=later_ms),
+    ).state
+    boots, hat = state.short.array()
+    assert boots == pytest.approx(hat / 2)
+    assert state.long.array()[0] > 0.99 * state.long.array()[1]
+
+
+def test_a_dislike_points_away_and_is_excluded():
+    state = folded(clicked(type="dislike")).state
+    assert state.long.array()[0] < 0
+    assert profile_of(state, NOW_MS, RULES).exclude == {"boots"}
+
+
+def test_a_dislike_is_lifted_by_a_later_favorite():
+    later = {"timestamp_ms": NOW_MS + 1, "event_time_ms": NOW_MS + 1}
+    state = folded(clicked(0, type="dislike"), clicked(1, type="favorite", **later)).state
+    assert profile_of(state, NOW_MS, RULES).exclude == frozenset()
+
+
+def test_a_purchase_is_excluded_until_its_window_is_over():
+    state = folded(clicked(type="purchase")).state
+    window_ms = round(RULES.purchase_exclusion_ms)
+    assert profile_of(state, NOW_MS + window_ms - 1, RULES).exclude == {"boots"}
+    assert profile_of(state, NOW_MS + window_ms + 1, RULES).exclude == frozenset()
+
+
+@pytest.mark.parametrize(("rating", "sign"), [(5.0, 1), (3.0, 0), (1.0, -1), (None, 1)])
+def test_a_review_weighs_by_its_rating(rating, sign):
+    event = review(item_id="boots", rating=rating)
+    state = folded(Sourced("reviews", 0, 0, NOW_MS, event, HAT)).state
+    boots, hat = state.long.array()
+    assert np.sign(boots) == sign
+    assert np.sign(hat) == sign
+    assert abs(hat) <= abs(boots)
+
+
+def test_an_impression_without_a_click_weighs_slightly_against():
+    state = folded(clicked(type="impression")).state
+    assert -0.1 < state.long.array()[0] < 0
+    assert state.acts == ()
+
+
+def test_an_impression_and_its_click_weigh_for():
+    state = folded(clicked(0, type="impression"), clicked(1, type="click")).state
+    assert state.long.array()[0] > 0
+
+
+def test_only_an_impression_causes_no_recommendation():
+    assert folded(clicked(type="impression")).trigger is None
+    trigger = folded(clicked(7, type="view")).trigger
+    assert (trigger.topic, trigger.offset, trigger.event_id) == ("clickstream", 7, "e7")
+
+
+def test_an_act_on_an_unknown_item_is_kept_and_folded_once_the_item_is_known():
+    blind = folded(clicked(item_id="boots"), vectors={})
+    assert blind.outcomes == ["unknown_item"]
+    assert blind.state.long is None
+    seen = folded(before=blind.state)
+    assert seen.state.long.array()[0] > 0
+    assert folded(before=seen.state).state == seen.state
+
+
+def test_an_event_time_in_the_future_is_cut_to_the_brokers():
+    ahead_ms = NOW_MS + RULES.max_future_ms + 1
+    result = folded(clicked(timestamp_ms=NOW_MS, event_time_ms=ahead_ms))
+    assert result.n_future == 1
+    assert result.state.acts[0].event_time_ms == NOW_MS
+
+
+def test_a_search_is_kept_with_its_vector_and_its_clicked_items():
+    event = search(query="warm hat", clicked_item_ids=["boots"])
+    state = folded(Sourced("searches", 0, 0, NOW_MS, event, HAT)).state
+    profile = profile_of(state, NOW_MS, RULES)
+    assert [text.text for text in profile.texts] == ["warm hat"]
+    assert [item.item_id for item in profile.items] == ["boots"]
+    assert not profile.cold_start
+
+
+def test_taking_an_item_touches_the_recent_ones_once():
+    first, second, again = folded(
+        clicked(0, item_id="boots"),
+        clicked(1, item_id="hat", event_time_ms=NOW_MS + 1, timestamp_ms=NOW_MS + 1),
+        clicked(2, item_id="hat", event_time_ms=NOW_MS + 2, timestamp_ms=NOW_MS + 2),
+    ).touches
+    assert (first.others, first.first) == ((), True)
+    assert (second.others, second.first) == (("boots",), True)
+    assert (again.others, again.first) == ((), False)
+
+
+def test_a_user_who_wants_no_profile_has_none():
+    before = folded(clicked(0, type="purchase")).state
+    refusal = Sourced("users", 0, 0, NOW_MS, user(personalize=False))
+    result = folded(refusal, clicked(1), before=before)
+    assert result.outcomes == ["folded", "not_personalized"]
+    assert result.state.long is None
+    assert result.state.acts == ()
+    assert result.state.bought == {}
+    assert result.trigger is None
+
+
+def test_interests_of_an_older_record_are_not_those_of_a_newer():
+    old = Sourced("interests", 0, 0, NOW_MS, user(updated_ms=NOW_MS, interests=["hats"]), HAT)
+    new = Sourced("users", 0, 1, NOW_MS, user(updated_ms=NOW_MS + 1, interests=["boots"]))
+    state = folded(new, old).state
+    assert state.stated.interests_vector == b""
+
+
+def test_the_event_time_and_not_the_arrival_says_what_region_a_user_is_in():
+    late = clicked(1, context=Context(region="south"), event_time_ms=NOW_MS - DAY_MS)
+    state = folded(clicked(0, context=Context(region="north")), late).state
+    assert profile_of(state, NOW_MS, RULES).region == "north"
+
+
+def test_a_row_of_another_version_is_refused_by_name():
+    with pytest.raises(BadRow, match="version 9"):
+        from_row(b"\x09" + to_row(UserState())[1:])
+
+
+def test_a_row_written_before_a_field_was_added_still_reads():
+    fields = msgspec.msgpack.decode(to_row(folded(clicked()).state)[1:])
+    older = b"\x01" + msgspec.msgpack.encode(fields[:-2])
+    state = from_row(older)
+    assert state.long is not None
+    assert state.assessed_window == UserState().assessed_window
