@@ -118,7 +118,9 @@ def _dead_letter() -> Schema:
         "title": "DeadLetter",
         "description": "A message that was given up on: key, value and headers as they came, and "
         "headers that say why. This describes the Kafka message, with bytes as base64 and headers "
-        "as an object of UTF-8 text; headers the message came with stay beside those named here.",
+        "as an object of UTF-8 text; headers the message came with stay beside those named here. "
+        "The topic also holds notes of what was redriven (no key, no value, the one header "
+        "dlq.redriven), which readers may skip.",
         "type": "object",
         "properties": {
             "key": {**raw, "description": "as received"},
