@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from builders import NOW_MS
+from fakes_catalogue import FakeCatalogue
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.hybrid import HybridRule
+from models.profile import HistoryItem, HistoryText, Profile
+from models.recommender import Recommender
+
+DIM = 6
+
+
+@dataclass
+class Shop:
+    catalogue: FakeCatalogue
+    item_ids: list[str]
+    removed: set[str]
+    strengths: dict[str, dict[str, float]]
+
+
+@st.composite
+def shops(draw: st.DrawFn) -> Shop:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    item_ids = [f"i{n}" for n in range(draw(st.integers(0, 25)))]
+    vectors = rng.standard_normal((len(item_ids), DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    catalogue = FakeCatalogue(dict(zip(item_ids, vectors, strict=True)), DIM)
+    strengths: dict[str, dict[str, float]] = {}
+    for item_id in item_ids:
+        others = [o for o in item_ids if o != item_id and rng.random() < 0.2]
+        strengths[item_id] = {other: float(rng.random()) for other in others}
+        catalogue.put_neighbours(item_id, strengths[item_id])
+    if item_ids:
+        removed = set(draw(st.lists(st.sampled_from(item_ids))))
+        catalogue.remove(sorted(removed))
+        catalogue.put_popularity({i: rng.random() for i in item_ids if rng.random() < 0.5})
+    else:
+        removed = set()
+    return Shop(catalogue, item_ids, removed, strengths)
+
+
+@st.composite
+def profiles(draw: st.DrawFn, *, pure: bool = False) -> Profile:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    known = [f"i{n}" for n in range(28)]  # some of them in no catalogue
+    acts = draw(st.lists(st.sampled_from(known), max_size=8, unique=pure))
+    weights = [1.5] if pure else [0.3, 1.0, 1.5, -2.0, 0.0]
+    items = tuple(
+        HistoryItem(item_id, draw(st.sampled_from(weights)), NOW_MS + at)
+        for at, item_id in enumerate(acts)
+    )
+    excluded = frozenset(draw(st.lists(st.sampled_from(known), max_size=28)))
+    texts: tuple[HistoryText, ...] = ()
+    sums: list[np.ndarray | None] = [None, None]
+    if not pure:
+        texts = tuple(
+            HistoryText(kind, kind, rng.standard_normal(DIM).astype(np.float32), 0.8, NOW_MS)
+            for kind in draw(st.lists(st.sampled_from(["search", "interest"]), max_size=3))
+        )
+        sums = [
+            rng.standard_normal(DIM).astype(np.float32) if draw(st.booleans()) else None
+            for _ in range(2)
+        ]
+    return Profile(
+        items=items,
+        texts=texts,
+        long_interest=sums[0],
+        long_weight=0.0 if sums[0] is None else 1.5,
+        short_interest=sums[1],
+        short_weight=0.0 if sums[1] is None else -0.5,
+        exclude=excluded,
+        region=draw(st.sampled_from([None, "north"])),
+    )
+
+
+@given(shops(), profiles(), st.integers(1, 30), st.sampled_from([0.0, 0.15, 1.0]))
+@settings(deadline=None)
+def test_the_list_holds_what_it_may_and_as_much_as_it_can(
+    shop: Shop, profile: Profile, k: int, diversity: float
+) -> None:
+    recommender = Recommender(shop.catalogue, diversity=diversity, n_candidates=10)
+    ranked = recommender.recommend([profile], k, NOW_MS)[0]
+    allowed = set(shop.item_ids) - shop.removed - profile.exclude
+    picked = [item.item_id for item in ranked]
+    assert set(picked) <= allowed
+    assert len(set(picked)) == len(picked) == min(k, len(allowed))
+
+
+@given(shops(), profiles(), st.integers(1, 10))
+@settings(deadline=None)
+def test_every_pick_has_reasons_that_are_shares(shop: Shop, profile: Profile, k: int) -> None:
+    told = {act.item_id for act in profile.items} | {text.text for text in profile.texts}
+    for item in Recommender(shop.catalogue).recommend([profile], k, NOW_MS)[0]:
+        assert item.reasons
+        weights = [why.weight for why in item.reasons]
+        assert weights == sorted(weights, reverse=True)
+        assert min(weights) >= 0
+        assert sum(weights) <= 1 + 1e-5
+        assert np.isfinite(item.score)
+        for why in item.reasons:
+            assert (why.item_id or why.text or next(iter(told), None)) in {*told, None}
+
+
+@given(shops(), st.lists(profiles(), min_size=1, max_size=4), st.integers(1, 10))
+@settings(deadline=None)
+def test_a_batch_gives_what_one_by_one_gives(shop: Shop, batch: list[Profile], k: int) -> None:
+    recommender = Recommender(shop.catalogue)
+    together = recommender.recommend(batch, k, NOW_MS)
+    for profile, ranked in zip(batch, together, strict=True):
+        alone = recommender.recommend([profile], k, NOW_MS)[0]
+        assert [x.score for x in ranked] == pytest.approx([x.score for x in alone], abs=1e-5)
+
+
+@given(
+    shops(), profiles(pure=True), st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([0.0, 0.7, 1.0])
+)
+@settings(deadline=None)
+def test_equal_weights_give_the_training_free_hybrid(
+    shop: Shop, profile: Profile, share: float, decay: float
+) -> None:
+    catalogue = shop.catalogue
+    history = [act.item_id for act in profile.items if act.item_id in shop.item_ids]
+    profile = replace(profile, exclude=profile.exclude | set(history))
+    rule = HybridRule(share, decay, popular=0, new_arrival=0)
+    ranked = Recommender(catalogue, diversity=0, rule=rule).recommend([profile], 30, NOW_MS)[0]
+    rows = catalogue.rows(shop.item_ids)
+    vectors = dict(zip(shop.item_ids, catalogue.centred(rows), strict=True))
+    n = len(history)
+    for item in ranked if history else []:
+        x = item.item_id
+        expected = sum(
+            decay ** (n - j)
+            * (share * vectors[x] @ vectors[h] + (1 - share) * shop.strengths[h].get(x, 0.0))
+            / n
+            for j, h in enumerate(history, start=1)
+        )
+        # Elements a ten-thousandth as heavy as the heaviest are left out.
+        assert item.score == pytest.approx(expected, abs=1e-3 / n)
+    if history:
+        scores = [item.score for item in ranked]
+        assert scores == sorted(scores, reverse=True)
+
+
+@given(shops(), profiles(), st.sampled_from([0.5, 3.0]))
+@settings(deadline=None)
+def test_the_scale_of_the_weights_does_not_matter(
+    shop: Shop, profile: Profile, factor: float
+) -> None:
+    scaled = replace(
+        profile,
+        items=tuple(replace(act, weight=act.weight * factor) for act in profile.items),
+        texts=tuple(replace(text, weight=text.weight * factor) for text in profile.texts),
+    )
+    one, other = Recommender(shop.catalogue).recommend([profile, scaled], 10, NOW_MS)
+    assert [x.score for x in one] == pytest.approx([x.score for x in other], abs=1e-4)
