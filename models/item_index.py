@@ -78,7 +78,7 @@ def nothing_found(n_queries: int, k: int) -> tuple[Vectors, Rows]:
     return scores, np.full((n_queries, k), PADDING, np.int64)
 
 
-def check_dim(dim: int, vectors: Vectors) -> None:
+def check_dim(dim: int, vectors: NDArray[np.floating]) -> None:
     """Raise ValueError unless vectors are (n, dim)."""
     if vectors.ndim != 2 or vectors.shape[1] != dim:
         raise ValueError(f"expected vectors of shape (n, {dim}), got {vectors.shape}")

@@ -1,0 +1,345 @@
+"""Catalogue: everything known of the items, kept up to date while it is asked.
+
+What is known of an item comes in three parts that arrive in any order: what the shop says
+(ItemFacts), the encoder's vector, and what shoppers did (NeighbourFacts). An item is recommendable
+once the first two are there and it is in stock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.catalogue_state import CatalogueState, NeighbourState
+from models.item_index import PADDING, ExactIndex, ItemIndex, Vectors, check_dim
+from models.item_vectors import ItemVectors
+from models.items import ItemFacts
+from models.neighbours import NeighbourFacts, NeighbourTable, Taken
+from models.popularity import Order, Popularity
+from models.rows import first_allowed, grown, merged
+from models.slab import Rows
+
+DAY_MS = 86_400_000
+
+
+class Catalogue:
+    """The items by ``row``: a number that is never given to another item within a process.
+
+    Every method may be called from any thread. Writers hold the one lock for milliseconds.
+    ``inline_below``: catalogues up to this size renew mean and index inside ``put_vectors``;
+    larger ones when their owner calls ``rebuild`` (see ``rebuild_due``), in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        index_factory: Callable[[int], ItemIndex] | None = None,
+        *,
+        cooccurrence_half_life_ms: float = 180 * DAY_MS,
+        popularity_half_life_ms: float = 2 * DAY_MS,
+        inline_below: int = 10_000,
+    ) -> None:
+        self.dim = dim
+        self._factory = index_factory or (lambda _expected_items: ExactIndex(dim))
+        self._half_lives_ms = cooccurrence_half_life_ms, popularity_half_life_ms
+        self._inline_below = inline_below
+        self._lock = threading.RLock()
+        self._row_of: dict[str, int] = {}
+        self._ids: list[str] = []
+        self._n_writes = 0
+        self._empty()
+
+    def _empty(self) -> None:
+        cooccurrence_ms, popularity_ms = self._half_lives_ms
+        self._vectors = ItemVectors(self.dim, self._factory, self._lock)
+        self._facts: dict[int, ItemFacts] = {}
+        self._neighbours = NeighbourTable(cooccurrence_ms)
+        self._popularity = Popularity(popularity_ms)
+        self._arrivals = Order()
+        self._in_stock = np.zeros(256, bool)  # by row: described and in stock
+        self._recommendable = np.zeros(256, bool)  # by row: in stock and with a vector
+        self._n_recommendable = 0
+
+    # Writing ------------------------------------------------------------------------------------
+
+    def put_item(self, item: ItemFacts) -> None:
+        """Set what the shop says of an item."""
+        self.put_items([item])
+
+    def put_items(self, items: Sequence[ItemFacts]) -> None:
+        """Set what the shop says of some items."""
+        with self._lock:
+            rows = self._intern(item.item_id for item in items)
+            for row, item in zip(rows.tolist(), items, strict=True):
+                self._facts[row] = item
+                self._in_stock[row] = item.in_stock
+                self._arrivals.put(row, item.appeared_ms)
+            self._judge(rows)
+
+    def put_vectors(self, item_ids: Sequence[str], vectors: Vectors) -> None:
+        """Add or replace the encoder's unit vectors, shape (n, dim).
+
+        Raises ValueError when the dimension is another or a number is not finite.
+        """
+        check_dim(self.dim, vectors)
+        with self._lock:
+            rows = self._intern(item_ids)
+        self._vectors.put(rows, vectors)
+        with self._lock:
+            self._judge(rows)
+        self._rebuild_if_small()
+
+    def put_neighbours(self, facts: NeighbourFacts) -> None:
+        """Set what shoppers did with an item and with others; these may be unknown as yet."""
+        with self._lock:
+            row = int(self._intern([facts.item_id])[0])
+            others = self._intern(other for other, _ in facts.neighbours).astype(np.int32)
+            counts = np.array([count for _, count in facts.neighbours], np.float32)
+            self._neighbours.put(row, Taken(others, counts), facts.n_users, facts.as_of_ms)
+            self._popularity.put(row, facts.popularity, facts.regions, facts.as_of_ms)
+            self._n_writes += 1
+
+    def drop_items(self, item_ids: Sequence[str]) -> None:
+        """Forget what the shop says of items: they are not recommended any more."""
+        with self._lock:
+            rows = self._known(item_ids)
+            for row in rows.tolist():
+                self._facts.pop(row, None)
+                self._arrivals.drop(row)
+            self._in_stock[rows] = False
+            self._judge(rows)
+
+    def drop_vectors(self, item_ids: Sequence[str]) -> None:
+        """Forget items' vectors."""
+        with self._lock:
+            rows = self._known(item_ids)
+            self._vectors.drop(rows)
+            self._judge(rows)
+        self._rebuild_if_small()
+
+    def drop_neighbours(self, item_ids: Sequence[str]) -> None:
+        """Forget what shoppers did with items; they may still be neighbours of others."""
+        with self._lock:
+            for row in self._known(item_ids).tolist():
+                self._neighbours.drop(row)
+                self._popularity.drop(row)
+            self._n_writes += 1
+
+    def remove(self, item_ids: Sequence[str]) -> None:
+        """Forget everything about items; unknown ones are ignored."""
+        with self._lock:
+            self.drop_items(item_ids)
+            self.drop_vectors(item_ids)
+            self.drop_neighbours(item_ids)
+
+    def clear(self) -> None:
+        """Forget every item; rows keep their ids."""
+        with self._lock:
+            self._empty()
+            self._grow()
+            self._n_writes += 1
+
+    @property
+    def rebuild_due(self) -> bool:
+        """True when ``rebuild`` would bring the index or the mean closer to what is held."""
+        with self._lock:
+            return self._vectors.rebuild_due
+
+    def rebuild(self) -> bool:
+        """Make mean and index anew while reads and writes go on; False if one is running."""
+        return self._vectors.rebuild()
+
+    # Reading: items -----------------------------------------------------------------------------
+
+    @property
+    def version(self) -> str:
+        """Name the state: which rebuild, and how many batches of writes."""
+        return f"{self._vectors.generation}.{self._n_writes}"
+
+    def __len__(self) -> int:
+        """Return how many items may be recommended now."""
+        return self._n_recommendable
+
+    @property
+    def n_vectors(self) -> int:
+        """Return how many items have a vector."""
+        return len(self._vectors)
+
+    def row(self, item_id: str) -> int:
+        """Return an item's row, PADDING when neither facts nor a vector of it are held."""
+        return int(self.rows([item_id])[0])
+
+    def rows(self, item_ids: Sequence[str]) -> Rows:
+        """Return each item's row, PADDING where unknown, shape (n,)."""
+        with self._lock:
+            rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
+            held = self._vectors.has(rows)
+            for place in np.flatnonzero(~held):
+                if int(rows[place]) not in self._facts:
+                    rows[place] = PADDING
+            return rows
+
+    def item_id(self, row: int) -> str:
+        """Return the item of a row that this catalogue has given out."""
+        if row < 0:
+            raise IndexError(f"expected a row from 0, got {row}")
+        return self._ids[row]
+
+    def facts(self, item_id: str) -> ItemFacts | None:
+        """Return what the shop says of an item, None when it says nothing (any more)."""
+        return self._facts.get(self._row_of.get(item_id, PADDING))
+
+    def recommendable(self, rows: Rows) -> NDArray[np.bool_]:
+        """Return which rows may be recommended now, shape (n,)."""
+        with self._lock:
+            mask = self._recommendable
+            inside = (rows >= 0) & (rows < len(mask))
+            return inside & mask[np.where(inside, rows, 0)]
+
+    # Reading: vectors ---------------------------------------------------------------------------
+
+    def raw_vectors(self, item_ids: Sequence[str]) -> tuple[Vectors, NDArray[np.bool_]]:
+        """Return the encoder's vectors, (n, dim), zero where unknown; and which are known, (n,)."""
+        with self._lock:
+            rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
+            return self._vectors.raw(rows)
+
+    def centred(self, rows: Rows) -> Vectors:
+        """Return centred unit vectors, shape (n, dim); zero where there is no vector."""
+        with self._lock:
+            return self._vectors.centred(rows)
+
+    def centre(self, vectors: Vectors, weights: NDArray[np.floating]) -> Vectors:
+        """Return unit(vector - weight * mean), shape (n, dim): for sums, with sums of weights."""
+        with self._lock:
+            return self._vectors.centre(vectors, weights)
+
+    def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
+        """Return scores and rows, both (n_queries, k), of recommendable items, best first.
+
+        ``queries`` are centred unit vectors, shape (n_queries, dim). What is missing is PADDING.
+        """
+        with self._lock:
+            return self._vectors.search(queries, k, self._recommendable, self._n_recommendable)
+
+    # Reading: what shoppers did -----------------------------------------------------------------
+
+    def neighbours(self, row: int) -> tuple[Rows, NDArray[np.float32]]:
+        """Return rows, (n,), and C = both / sqrt(users * users) of items taken with this one.
+
+        They need not be recommendable.
+        """
+        with self._lock:
+            return self._neighbours.get(row)
+
+    def popular(self, k: int, region: str | None, now_ms: int) -> Rows:
+        """Return min(k, len(self)) rows: the region's most popular, then all's, then the newest."""
+        with self._lock:
+            orders = self._popularity.best_first(region, now_ms)
+            return self._first([*orders, self._arrivals.best_first(now_ms)], k)
+
+    def new_arrivals(self, k: int, now_ms: int) -> Rows:
+        """Return min(k, len(self)) rows, newest in the shop first."""
+        with self._lock:
+            return self._first([self._arrivals.best_first(now_ms)], k)
+
+    def _first(self, orders: list[Rows], k: int) -> Rows:
+        return merged([first_allowed(order, self._recommendable, k) for order in orders], k)
+
+    # Snapshots ----------------------------------------------------------------------------------
+
+    def state(self) -> CatalogueState:
+        """Return all that is held; what is written meanwhile may or may not be in it."""
+        with self._lock:
+            facts = list(self._facts.values())
+            taken = list(self._neighbours.rows())
+            popular = {row: (n, regions) for row, n, regions, _ in self._popularity.rows()}
+        blocks = list(self._vectors.blocks())
+        vector_rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in blocks)])
+        others = np.concatenate([np.empty(0, np.int32), *(t.rows for _, t, _, _ in taken)])
+        counted = np.array([row for row, *_ in taken], np.int64)
+        # Ids that nothing mentions any more are left behind.
+        used = np.unique(np.concatenate([vector_rows, others, counted]))
+        return CatalogueState(
+            ids=[self._ids[row] for row in used.tolist()],
+            facts=facts,
+            vector_places=np.searchsorted(used, vector_rows).astype(np.int32),
+            vectors=np.concatenate(
+                [np.empty((0, self.dim), np.float16), *(vectors for _, vectors in blocks)]
+            ),
+            neighbours=NeighbourState(
+                places=np.searchsorted(used, counted).astype(np.int32),
+                n_users=np.array([n for _, _, n, _ in taken], np.float64),
+                as_of_ms=np.array([as_of for *_, as_of in taken], np.int64),
+                popularity=np.array([popular[row][0] for row, *_ in taken], np.float64),
+                ends=np.cumsum([len(t.rows) for _, t, _, _ in taken], dtype=np.int64),
+                others=np.searchsorted(used, others).astype(np.int32),
+                counts=np.concatenate(
+                    [np.empty(0, np.float32), *(t.counts for _, t, _, _ in taken)]
+                ),
+                regions=[popular[row][1] for row, *_ in taken],
+            ),
+        )
+
+    def restore(self, state: CatalogueState) -> None:
+        """Hold what a state holds and nothing else; then rebuild.
+
+        Raises ValueError when its vectors have another dimension.
+        """
+        check_dim(self.dim, state.vectors)
+        self.clear()
+        with self._lock:
+            rows = self._intern(state.ids)
+            self.put_items(state.facts)
+            self._restore_neighbours(rows, state.neighbours)
+        vector_rows = rows[state.vector_places]
+        for start in range(0, len(vector_rows), 16_384):
+            block = slice(start, start + 16_384)
+            self._vectors.put(vector_rows[block], state.vectors[block].astype(np.float32))
+        with self._lock:
+            self._judge(vector_rows)
+        self.rebuild()
+
+    def _restore_neighbours(self, rows: Rows, state: NeighbourState) -> None:
+        others = rows[state.others].astype(np.int32)
+        starts = np.concatenate([[0], state.ends[:-1]]) if len(state.ends) else state.ends
+        counted = rows[state.places].tolist()
+        for i, (row, start, end) in enumerate(zip(counted, starts, state.ends, strict=True)):
+            taken = Taken(others[start:end].copy(), state.counts[start:end].copy())
+            as_of_ms = int(state.as_of_ms[i])
+            self._neighbours.put(row, taken, float(state.n_users[i]), as_of_ms)
+            self._popularity.put(row, float(state.popularity[i]), state.regions[i], as_of_ms)
+
+    # Rows ---------------------------------------------------------------------------------------
+
+    def _intern(self, item_ids: Iterable[str]) -> Rows:
+        """Return each item's row, a new one where it has none."""
+        rows = []
+        for item_id in item_ids:
+            row = self._row_of.get(item_id)
+            if row is None:
+                row = self._row_of[item_id] = len(self._ids)
+                self._ids.append(item_id)
+            rows.append(row)
+        self._grow()
+        return np.array(rows, np.int64)
+
+    def _grow(self) -> None:
+        self._in_stock = grown(self._in_stock, len(self._ids))
+        self._recommendable = grown(self._recommendable, len(self._ids))
+
+    def _known(self, item_ids: Sequence[str]) -> Rows:
+        return np.array([self._row_of[i] for i in item_ids if i in self._row_of], np.int64)
+
+    def _rebuild_if_small(self) -> None:
+        if len(self._vectors) < self._inline_below and self.rebuild_due:
+            self.rebuild()
+
+    def _judge(self, rows: Rows) -> None:
+        """Decide anew which of these rows may be recommended."""
+        self._recommendable[rows] = self._in_stock[rows] & self._vectors.has(rows)
+        self._n_recommendable = int(np.count_nonzero(self._recommendable))
+        self._n_writes += 1
