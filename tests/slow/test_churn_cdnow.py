@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ HERE = Path(__file__).parents[2]
 SAMPLE = Path(os.environ.get("PREFSTREAM_DATA", HERE.parent / "shared" / "data")) / (
     "cdnow/CDNOW_sample.txt"
 )
-CUT_MS = int(datetime(1997, 10, 1, tzinfo=UTC).timestamp() * 1000)
+CUT_MS = int(datetime(1997, 10, 1, tzinfo=timezone.utc).timestamp() * 1000)
 # A usual order of the shop: the median of the customers the model was fitted on.
 TYPICAL_ORDER = 25.0
 
@@ -32,7 +32,7 @@ def purchases() -> list[tuple[str, int, float, float]]:
     rows = []
     for line in SAMPLE.read_text().splitlines():
         customer, _, day, discs, dollars = line.split()
-        noon = datetime.strptime(day + "12", "%Y%m%d%H").replace(tzinfo=UTC)
+        noon = datetime.strptime(day + "12", "%Y%m%d%H").replace(tzinfo=timezone.utc)
         quantity = max(float(discs), 1.0)
         rows.append((customer, int(noon.timestamp() * 1000), float(dollars) / quantity, quantity))
     return rows
