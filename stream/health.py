@@ -34,6 +34,9 @@ class Check:
     reason: str
 
 
+_NO_LAG = PartitionLag("", -1, 0, 0, None, 0, 0, 0.0)
+
+
 class Progress:
     """Whether the partitions of this worker move, judged from the lag probe's readings.
 
@@ -47,22 +50,34 @@ class Progress:
         """``clock`` gives seconds, monotonic; a reading older than not_ready_after_s is unknown."""
         self._clock = clock
         self._not_ready_after_s, self._dead_after_s = not_ready_after_s, dead_after_s
-        self._mine: frozenset[Place] = frozenset()
-        self._working_since_s: float | None = None
+        self._mine_since_s: dict[Place, float] = {}
         self._read_at_s: float | None = None
-        self._slowest: PartitionLag | None = None
+        self._stalled_s, self._slowest = 0.0, _NO_LAG
 
     def working_on(self, places: Sequence[Place]) -> None:
-        """Say which partitions this worker processes now: none while it recovers or rebalances."""
-        self._mine = frozenset(places)
-        self._working_since_s = self._clock() if places else None
-        self._slowest = None
+        """Say which partitions this worker processes now: none while it recovers or rebalances.
+
+        May be called as often as is handy: a place that stays keeps its history.
+        """
+        now_s = self._clock()
+        self._mine_since_s = {place: self._mine_since_s.get(place, now_s) for place in places}
+        if (self._slowest.topic, self._slowest.partition) not in self._mine_since_s:
+            self._stalled_s, self._slowest = 0.0, _NO_LAG
 
     def update(self, reading: Sequence[PartitionLag]) -> None:
         """Take a reading of the group; other workers' partitions are left out."""
         self._read_at_s = self._clock()
-        mine = [lag for lag in reading if (lag.topic, lag.partition) in self._mine]
-        self._slowest = max(mine, key=lambda lag: lag.commit_age_s, default=None)
+        self._stalled_s, self._slowest = max(
+            ((self._stall(lag), lag) for lag in reading),
+            key=lambda stall: stall[0],
+            default=(0.0, _NO_LAG),
+        )
+
+    def _stall(self, lag: PartitionLag) -> float:
+        now_s = self._clock()
+        # What the last owner left undone is not this worker's stall.
+        mine_for_s = now_s - self._mine_since_s.get((lag.topic, lag.partition), now_s)
+        return min(lag.commit_age_s, mine_for_s)
 
     def ready(self) -> Check:
         """Fail when a partition has lag and no commit, or when nobody knows."""
@@ -76,20 +91,14 @@ class Progress:
         return self._judge(self._dead_after_s)
 
     def _judge(self, deadline_s: float) -> Check:
-        stalled_s, slowest = self._stalled_s(), self._slowest
-        if slowest is None or stalled_s <= deadline_s:
+        stalled_s, slowest = self._stalled_s, self._slowest
+        if stalled_s <= deadline_s:
             return Check(True, "no lag, or offsets are being committed")
         return Check(
             False,
             f"{slowest.topic}[{slowest.partition}]: lag {slowest.lag}, "
             f"nothing committed for {stalled_s:.0f} s (at most {deadline_s:.0f})",
         )
-
-    def _stalled_s(self) -> float:
-        # What the last owner left undone is not this worker's stall.
-        if self._slowest is None or self._working_since_s is None or self._read_at_s is None:
-            return 0.0
-        return min(self._slowest.commit_age_s, self._read_at_s - self._working_since_s)
 
 
 class Readiness:
@@ -107,6 +116,11 @@ class Readiness:
     @property
     def ready(self) -> bool:
         return all(check.ok for check in self.checks().values())
+
+    @property
+    def settled(self) -> bool:
+        """Whether all but progress holds: before that, standing still is no fault."""
+        return all(check.ok for check in self._checks.values())
 
     def set(self, name: Condition, ok: bool, reason: str = "") -> None:
         """Say whether a condition holds now; raise KeyError when this tier does not have it."""

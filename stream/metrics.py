@@ -85,6 +85,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.described: list[Described] = []
         self._lag_places: dict[str, set[Place]] = {}
+        self._index_version = ""
         self._flow()
         self._latency()
         self._encoder()
@@ -171,7 +172,8 @@ class Metrics:
             "index_info", "1 for the kind of index in use.", "kind", "encoder"
         )
         self.index_updates = self._counter(
-            "index_updates_total", "Batches of writes; each makes a new index version."
+            "index_updates_total",
+            "New index versions seen; several may have passed between two looks.",
         )
         self.index_updated = self._gauge(
             "index_updated_timestamp_seconds", "When the index last changed, unix time."
@@ -274,12 +276,17 @@ class Metrics:
                 self.clock_skew.labels(clock).inc(skewed)
             histogram.labels(name).observe_many(np.maximum(seconds, 0))
 
-    def index_changed(self, items: int, vectors: int, now_ms: int, updates: int = 1) -> None:
-        """Set the size of the index after ``updates`` batches of writes."""
+    def show_index(self, items: int, vectors: int, version: str, now_ms: int) -> None:
+        """Set the size of the index, and when it changed if its version is a new one.
+
+        The version itself is no label: each batch of writes would begin a new series.
+        """
         self.index_items.set(items)
         self.index_vectors.set(vectors)
-        self.index_updates.inc(updates)
-        self.index_updated.set(now_ms / 1000)
+        if version != self._index_version:
+            self._index_version = version
+            self.index_updates.inc()
+            self.index_updated.set(now_ms / 1000)
 
     def observe_lag(self, group: str, reading: Sequence[PartitionLag]) -> None:
         """Show a reading of LagProbe; partitions that are no longer in it disappear."""

@@ -72,13 +72,25 @@ def test_another_workers_stall_is_not_mine(progress):
 
 
 def test_what_the_last_owner_left_undone_is_not_my_stall(progress, clock):
-    progress.working_on([CLICKS])
+    progress.working_on([SEARCHES])
     clock.now_s += 20
-    progress.update([lagging(9000)])
+    progress.update([lagging(9000, SEARCHES)])
     assert progress.ready().ok
     clock.now_s += 20
-    progress.update([lagging(9020)])
+    progress.update([lagging(9020, SEARCHES)])
     assert not progress.ready().ok
+
+
+def test_saying_again_what_it_works_on_hides_no_stall(progress, clock):
+    for _ in range(10):
+        clock.now_s += 5
+        progress.working_on([CLICKS, SEARCHES])
+        progress.update([lagging(9000), lagging(9000, SEARCHES)])
+    assert not progress.ready().ok  # clickstream[0] is held for long, searches[0] for 45 s
+    progress.working_on([SEARCHES])
+    assert progress.ready().ok
+    progress.update([lagging(9000), lagging(9000, SEARCHES)])
+    assert progress.ready().reason.startswith("searches[0]: lag 40, nothing committed for 45 s")
 
 
 def test_a_long_recovery_does_not_get_the_worker_killed(progress):
@@ -104,7 +116,12 @@ def test_ready_needs_every_condition(progress):
     assert not readiness.ready
     readiness.set("model", True)
     assert readiness.ready
+    assert readiness.settled
+    progress.update([lagging(400)])
+    assert not readiness.ready
+    assert readiness.settled
     readiness.set("broker", False, "connection refused")
+    assert not readiness.settled
     assert not readiness.ready
     assert readiness.checks()["broker"].reason == "connection refused"
 

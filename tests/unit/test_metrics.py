@@ -151,6 +151,17 @@ def test_a_partition_that_left_the_reading_leaves_the_scrape():
     assert set(series(metrics, "commit_age_seconds").values()) == {1.5}
 
 
+def test_the_index_has_changed_only_when_its_version_has():
+    metrics = Metrics()
+    metrics.show_index(10, 12, "v1", NOW_MS)
+    metrics.show_index(10, 12, "v1", NOW_MS + 60_000)
+    assert value(metrics, "index_updates_total") == 1
+    assert value(metrics, "index_updated_timestamp_seconds") == NOW_MS / 1000
+    metrics.show_index(9, 12, "v2", NOW_MS + 60_000)
+    assert value(metrics, "index_items") == 9
+    assert value(metrics, "index_updated_timestamp_seconds") == NOW_MS / 1000 + 60
+
+
 def test_two_instances_share_nothing():
     first, second = Metrics(), Metrics()
     first.rebalances.inc()
