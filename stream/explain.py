@@ -57,8 +57,8 @@ async def explain(settings: Settings, changelog: str, user_id: str) -> Explanati
     """
     prefix, key = settings.topic_prefix, user_id.encode()
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.broker, enable_auto_commit=False)
-    await consumer.start()
     try:
+        await consumer.start()
         row = (await latest(consumer, changelog, [key])).get(key)
         last = (await latest(consumer, f"{prefix}recommendations", [key])).get(key)
         state = from_row(unstamp(row.value)[1]) if row and row.value else None

@@ -22,8 +22,8 @@ async def forget(
     prefix, key = settings.topic_prefix, user_id.encode()
     topics = [changelog, f"{prefix}recommendations", f"{prefix}churn-risk"]
     consumer = AIOKafkaConsumer(bootstrap_servers=settings.broker, enable_auto_commit=False)
-    await consumer.start()
     try:
+        await consumer.start()
         places = [await partition_of(consumer, topic, key) for topic in topics]
         ends = await consumer.end_offsets(places)
         await _send_tombstone(settings.broker, f"{prefix}users", key)
@@ -35,8 +35,8 @@ async def forget(
 
 async def _send_tombstone(broker: str, topic: str, key: bytes) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", enable_idempotence=True)
-    await producer.start()
     try:
+        await producer.start()
         await producer.send_and_wait(topic, key=key, value=None)
     finally:
         await producer.stop()

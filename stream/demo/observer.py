@@ -73,6 +73,19 @@ class Report:
         return sum(self.dead_letters.values())
 
 
+def losses(report: Report, n_poison: int) -> list[str]:
+    """Return what is wrong with a run, a line each: nothing came, or something was lost."""
+    lines: list[str] = []
+    if not report.n_recommendations:
+        lines.append("no recommendation came")
+    if report.n_unanswered:
+        lines.append(f"{report.n_unanswered} acts have no recommendation")
+    if report.n_dead_letters != n_poison:
+        reasons = "; ".join(report.dead_letters) or "none"
+        lines.append(f"expected {n_poison} dead letters, got {report.n_dead_letters}: {reasons}")
+    return lines
+
+
 class Observer:
     """Matches each recommendation to its act, and keeps the score. Times are monotonic ms."""
 
@@ -91,6 +104,14 @@ class Observer:
         self._bands: dict[str, str] = {}
         self._dead: Counter[str] = Counter()
         self._n_recommendations = self._n_assessed = 0
+
+    def knows(self, user_id: str) -> bool:
+        """Say whether a user is one of the simulation's."""
+        return user_id in self._crowd.shoppers
+
+    def title(self, item_id: str) -> str:
+        """Return the title of an item, or its id where the shop does not sell it."""
+        return self._crowd.shop.title(item_id)
 
     def past(self, act: Act) -> None:
         """Note an act of the time before the run: it counts for what is popular, no more."""

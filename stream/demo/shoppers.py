@@ -129,13 +129,17 @@ class Crowd:
 
     def __init__(self, shop: Shop, shoppers: list[Shopper]) -> None:
         self.shop = shop
-        self.shoppers = {shopper.user_id: shopper for shopper in shoppers}
+        self.meet(shoppers)
         self._appeals = {
             taste: np.array([each.appeal for each in items]) / sum(each.appeal for each in items)
             for taste, items in shop.of_taste.items()
         }
         self._everything = list(shop.items.values())
         self._all_appeals = np.array([each.appeal for each in self._everything])
+
+    def meet(self, shoppers: list[Shopper]) -> None:
+        """From now on these are the shoppers."""
+        self.shoppers = {shopper.user_id: shopper for shopper in shoppers}
 
     def affinity(self, user_id: str, item_id: str, at_ms: int) -> float:
         """Return how much a shopper likes an item at a moment: 1 for an item of a current taste,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from stream.demo.observer import Assessed, Report, Seen
-from stream.demo.shoppers import Act
+from stream.demo.shoppers import Act, Crowd
 from stream.explain import because
+from stream.settings import Settings
 
 Titles = Callable[[str], str]
 
@@ -49,6 +50,17 @@ def recommendation_line(seen: Seen, title: Titles, n_items: int = 3) -> Text:
     return line
 
 
+def stranger_line(message: Mapping[str, Any], title: Titles, n_items: int = 3) -> Text:
+    """Return the line for a recommendation whose act nobody here has sent."""
+    items = message["items"][:n_items]
+    return Text.assemble(
+        (message["user_id"], "bold cyan"),
+        f" event {message['trigger']['event_id']} of {message['trigger']['topic']} → ",
+        (", ".join(title(item["item_id"]) for item in items), "bold"),
+        (f"  because {_reasons(items, title)}", "dim"),
+    )
+
+
 def churn_line(assessed: Assessed) -> Text:
     """Return *user: churn risk low → high (0.81)* with what drove it most."""
     before = f"{assessed.previous_band} → " if assessed.previous_band else ""
@@ -71,6 +83,24 @@ def summary_table(report: Report, *, n_poison: int, first_s: float | None) -> Ta
     for name, value in _rows(report, n_poison, first_s):
         table.add_row(name, value)
     return table
+
+
+def serving_lines(settings: Settings, crowd: Crowd) -> list[str]:
+    """Return where the demo that stays up is reached, and how to put in an event by hand."""
+    item_id = next(iter(crowd.shop.items))
+    event = (
+        f'{{"event_id":"my-1","user_id":"me","item_id":"{item_id}","type":"click",'
+        f"\"event_time_ms\":'$(date +%s)'000}}"
+    )
+    host, port = settings.metrics_host, settings.metrics_port
+    return [
+        f"\nThe shop stays open until Ctrl-C. Broker: {settings.broker}",
+        f"Metrics: http://{host}:{port}/metrics (encode), http://{host}:{port + 1}/metrics",
+        f"Put in a click on “{crowd.shop.title(item_id)}” and see the answer here:",
+        f"  echo 'me|{event}' | kcat -P -b {settings.broker} -t clickstream -K '|' "
+        "-X topic.partitioner=murmur2_random",
+        f"and ask why: PREFSTREAM_BROKER={settings.broker} prefstream explain me\n",
+    ]
 
 
 def _rows(report: Report, n_poison: int, first_s: float | None) -> list[tuple[str, str]]:

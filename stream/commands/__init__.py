@@ -1,0 +1,1 @@
+"""The commands of ``prefstream``, thin: arguments in, a call, lines out."""

@@ -1,0 +1,62 @@
+"""``prefstream worker``, ``broker`` and ``demo``: what stays up."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.commands.common import one_line, settings_of
+
+
+class Tier(Enum):
+    ENCODE = "encode"
+    PREFERENCE = "preference"
+    ALL = "all"
+
+
+def worker(
+    tier: Annotated[Tier, typer.Option(help="What to run: one tier, or both.")] = Tier.ALL,
+) -> None:
+    """Run the workers: events in, recommendations out."""
+    settings = settings_of()
+    from stream.worker import run_worker
+
+    raise typer.Exit(run_worker(settings, tier.value))
+
+
+def broker(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Listen here, on loopback.")] = 9092,
+    data_dir: Annotated[
+        Path, typer.Option(file_okay=False, help="Keep the topics in this folder.")
+    ] = Path("prefstream-broker"),
+) -> None:
+    """Run the embedded broker alone, in the foreground."""
+    from stream.broker import BrokerFailed, run_broker
+
+    with one_line(BrokerFailed):
+        raise typer.Exit(run_broker(port, data_dir))
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(min=1, help="Let shoppers act for so long.")] = 30,
+    rate: Annotated[float, typer.Option(min=0.1, max=5000, help="Acts per second.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same shop.")] = 7,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Stay up afterwards: broker, workers, shoppers.")
+    ] = False,
+) -> None:
+    """Run everything here, with a simulated shop, and watch.
+
+    Starts an embedded broker and the workers, sends what a seeded crowd of shoppers does, prints
+    what each act leads to as it happens, and the score at the end. Exits 1 when nothing came or
+    something was lost. A configured broker is not touched.
+    """
+    settings = settings_of()
+    from stream.demo.processes import ChildFailed
+    from stream.demo.run import run_demo
+
+    with one_line(ChildFailed):
+        raise typer.Exit(run_demo(settings, seconds=seconds, rate=rate, serve=serve, seed=seed))

@@ -1,0 +1,152 @@
+"""The demo on the wire: sends what the shoppers do, reads what comes back, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from msgspec import Struct
+from rich.text import Text
+
+from stream.demo.observer import Observer
+from stream.demo.shoppers import Act, Crowd
+from stream.demo.summary import churn_line, recommendation_line, stranger_line
+
+Say = Callable[[Text | str], None]
+
+#: Messages that can never be processed, to show what becomes of them: (topic, key, value).
+POISON: tuple[tuple[str, bytes, bytes], ...] = (
+    ("clickstream", b"ada", b'{"event_id": "broken'),
+    ("clickstream", b"ada", b'{"event_id": "x", "user_id": "ada", "type": "click"}'),
+    ("searches", b"ada", b'{"event_id": "x", "user_id": "ada", "query": 7}'),
+)
+
+# A person can read about two lines a second.
+_LINE_EVERY_S = 0.5
+
+
+def monotonic_ms() -> float:
+    return time.monotonic_ns() / 1e6
+
+
+class Sender:
+    """Sends the shop and its shoppers' acts; every delivery is awaited in the end."""
+
+    def __init__(self, producer: AIOKafkaProducer, prefix: str) -> None:
+        self._producer, self._prefix = producer, prefix
+        self._deliveries: set[asyncio.Future[Any]] = set()
+
+    async def send(self, topic: str, key: str, event: Struct) -> None:
+        await self.send_raw(topic, key.encode(), msgspec.json.encode(event))
+
+    async def send_raw(self, topic: str, key: bytes, value: bytes) -> None:
+        delivery = await self._producer.send(f"{self._prefix}{topic}", key=key, value=value)
+        self._deliveries.add(delivery)
+
+    async def delivered(self) -> None:
+        """Return once the broker has everything; raise KafkaError for what it refused."""
+        await asyncio.gather(*self._deliveries)
+        self._deliveries.clear()
+
+    async def send_shop(self, crowd: Crowd) -> None:
+        """Send every item and what the shop states about its shoppers."""
+        for each in crowd.shop.items.values():
+            await self.send("items", each.item.item_id, each.item)
+        for shopper in crowd.shoppers.values():
+            await self.send("users", shopper.user_id, shopper.user)
+        await self.delivered()
+
+    async def send_acts(
+        self, acts: Iterator[Act], rate: float, seconds: float, note: Callable[[Act, float], None]
+    ) -> None:
+        """Send acts at a rate for some time; ``note`` gets each with its time of sending."""
+        start_s = time.monotonic()
+        for n in count():
+            if n >= rate * seconds:
+                break
+            await asyncio.sleep(start_s + n / rate - time.monotonic())
+            act = next(acts)
+            note(act, monotonic_ms())
+            await self.send(act.topic, act.user_id, act.event)
+        await self.delivered()
+
+
+class Reader:
+    """Reads the outputs into the observer, and says a few of them aloud."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, prefix: str, watch: Observer, say: Say) -> None:
+        self._consumer, self._prefix, self._watch, self._say = consumer, prefix, watch, say
+        self._said_s = 0.0
+        self._title = watch.title
+        #: Monotonic seconds of the first and of the latest recommendation of any cause.
+        self.first_s: float | None = None
+        self.latest_s: float = time.monotonic()
+
+    async def assign(self) -> None:
+        """Take every partition of the outputs, from the first message on; no group is needed."""
+        places: list[TopicPartition] = []
+        await self._consumer.topics()
+        for topic in ("recommendations", "churn-risk", "dead-letters"):
+            name = f"{self._prefix}{topic}"
+            partitions = self._consumer.partitions_for_topic(name) or ()
+            places.extend(TopicPartition(name, partition) for partition in partitions)
+        self._consumer.assign(places)
+        await self._consumer.seek_to_beginning(*places)
+
+    def settled(self, quiet_s: float) -> bool:
+        """Say whether recommendations have come, and none for some time."""
+        return self.first_s is not None and time.monotonic() - self.latest_s > quiet_s
+
+    async def read(self) -> None:
+        """Read until cancelled."""
+        while True:
+            batches = await self._consumer.getmany(timeout_ms=1000)
+            received_ms = monotonic_ms()
+            for place, records in batches.items():
+                for record in records:
+                    self._take(place.topic.removeprefix(self._prefix), record, received_ms)
+            if not batches:
+                # The embedded broker answers an empty fetch at once.
+                await asyncio.sleep(0.002)
+
+    def _take(self, topic: str, record: Any, received_ms: float) -> None:
+        if topic == "recommendations":
+            self._recommended(record.value, received_ms)
+        elif topic == "churn-risk":
+            risk = self._watch.assessed(record.value)
+            if risk and risk.previous_band:
+                self._say(churn_line(risk))
+        else:
+            self._say(f"dead letter: {self._watch.dead_letter(record.headers)}")
+
+    def _recommended(self, raw: bytes | None, received_ms: float) -> None:
+        self.latest_s = time.monotonic()
+        if self.first_s is None:
+            self.first_s = self.latest_s
+        seen = self._watch.recommended(raw, received_ms)
+        if seen and self.latest_s - self._said_s > _LINE_EVERY_S:
+            self._said_s = self.latest_s
+            self._say(recommendation_line(seen, self._title))
+        elif raw and not seen:
+            self._stranger(raw)
+
+    def _stranger(self, raw: bytes) -> None:
+        """Say what came for somebody who is not simulated: an event was put in by hand."""
+        message = msgspec.json.decode(raw)
+        if not self._watch.knows(message["user_id"]):
+            self._say(stranger_line(message, self._title))
+
+
+async def until(holds: Callable[[], bool], deadline_s: float) -> bool:
+    """Wait until something holds; return whether it does within the deadline."""
+    until_s = time.monotonic() + deadline_s
+    while not holds():
+        if time.monotonic() > until_s:
+            return False
+        await asyncio.sleep(0.05)
+    return True

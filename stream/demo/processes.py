@@ -1,0 +1,126 @@
+"""Child processes of the demo: started apart from the terminal, watched, always stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+STOP_DEADLINE_S = 20.0
+
+# A proxy of the environment has no business between us and loopback.
+_open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+
+
+class ChildFailed(RuntimeError):
+    """A child ended, or was not ready in time; the text ends with its last lines."""
+
+
+class Child:
+    """One child process, its output in a file. A context manager: leaving it stops the child.
+
+    It leads a session of its own, so that Ctrl-C reaches it only through ``stop``, once.
+    """
+
+    def __init__(
+        self, name: str, command: Sequence[str], env: Mapping[str, str], log_path: Path
+    ) -> None:
+        self.name, self._log_path = name, log_path
+        with log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raise ChildFailed when the child has ended."""
+        if self._process.poll() is not None:
+            raise ChildFailed(
+                f"the {self.name} ended with code {self._process.returncode}:\n{self.tail()}"
+            )
+
+    def stop(self) -> None:
+        """Ask the child to end; after the deadline, end it and all it has started."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                _kill_session(self._process.pid)
+                self._process.wait()
+
+    def tail(self, n_lines: int = 15) -> str:
+        """Return the last lines of what the child has written."""
+        written = self._log_path.read_text(errors="replace").splitlines()
+        return "\n".join(written[-n_lines:])
+
+
+def _kill_session(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def wait_ready(child: Child, url: str, deadline_s: float) -> None:
+    """Return once the URL answers 200; raise ChildFailed when the child ends or time is up."""
+    until_s = time.monotonic() + deadline_s
+    while reason := _why_not(url):
+        child.check()
+        if time.monotonic() > until_s:
+            raise ChildFailed(
+                f"{url} was not ready within {deadline_s:.0f} s: {reason}\n{child.tail()}"
+            )
+        time.sleep(0.1)
+
+
+def _why_not(url: str) -> str:
+    """Return an empty text when the URL answers 200, else why it does not."""
+    try:
+        with _open(url, timeout=2):
+            return ""
+    except urllib.error.HTTPError as error:
+        return error.read().decode(errors="replace")
+    except OSError as error:
+        return str(error)
+
+
+def free_ports(n: int, host: str = "127.0.0.1") -> int:
+    """Return the first of n consecutive ports that are free now."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+            first = int(probe.getsockname()[1])
+        if first + n < 65536 and all(is_free(port, host) for port in range(first, first + n)):
+            return first
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Say whether a port can be listened on now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,228 @@
+"""The demo from start to end: broker, topics, workers, a shop, its shoppers, and the score."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from rich.console import Console
+from rich.text import Text
+
+from stream.broker import EmbeddedBroker
+from stream.demo.live import POISON, Reader, Sender, until
+from stream.demo.observer import Observer, losses
+from stream.demo.processes import Child, free_ports, is_free, wait_ready
+from stream.demo.shop import build_shop
+from stream.demo.shoppers import Crowd, Shopper, build_shoppers
+from stream.demo.summary import serving_lines, summary_table
+from stream.settings import Settings
+from stream.topic_admin import create_topics
+
+READY_DEADLINE_S = 120.0
+# The days before the run are sent at once: they are digested before the clock runs.
+SETTLED_S, SETTLE_DEADLINE_S = 1.0, 30.0
+ANSWER_DEADLINE_S = 10.0
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, how fast, and whether to stay up; the seed decides everything else."""
+
+    seconds: float
+    rate: float
+    serve: bool
+    seed: int
+
+
+def run_demo(
+    settings: Settings,
+    *,
+    seconds: float = 30,
+    rate: float = 20,
+    serve: bool = False,
+    seed: int = 7,
+    console: Console | None = None,
+) -> int:
+    """Run the whole demo; return 0 only if recommendations came and nothing was lost.
+
+    Everything lives on loopback and in a temporary folder, and is gone afterwards. Raises
+    ChildFailed when the broker or the workers do not start, KeyboardInterrupt on Ctrl-C.
+    """
+    started_s = time.monotonic()
+    console = console or Console()
+    plan = Plan(seconds, rate, serve, seed)
+    with (
+        _terminated_as_interrupted(),
+        tempfile.TemporaryDirectory(prefix="prefstream-demo-") as folder,
+        EmbeddedBroker(Path(folder) / "broker") as broker,
+    ):
+        own = _on_loopback(settings, broker.address, Path(folder) / "state")
+        console.print(f"broker {own.broker}, topics", style="dim")
+        create_topics(own)
+        with _worker(own, Path(folder) / "worker.log") as worker:
+            return asyncio.run(_Demo(own, plan, console, worker, started_s).play())
+
+
+class _Demo:
+    """One run against a broker and workers that have been started."""
+
+    def __init__(
+        self, settings: Settings, plan: Plan, console: Console, worker: Child, started_s: float
+    ) -> None:
+        self._settings, self._plan, self._console = settings, plan, console
+        self._worker, self._started_s = worker, started_s
+        self._rng = np.random.default_rng([plan.seed, 2])
+        self._crowd = Crowd(build_shop(plan.seed, wall_ms()), self._shoppers())
+        self._watch = Observer(self._crowd)
+
+    async def play(self) -> int:
+        prefix = self._settings.topic_prefix
+        async with _clients(self._settings.broker) as (producer, consumer):
+            send = Sender(producer, prefix)
+            read = Reader(consumer, prefix, self._watch, self._say)
+            await self._open_shop(send)
+            await read.assign()
+            reading = asyncio.create_task(read.read())
+            try:
+                await self._send_past(send, read)
+                await self._live(send)
+                code = self._conclude(read)
+                if self._plan.serve:
+                    await self._serve(send)
+            finally:
+                reading.cancel()
+        return code
+
+    def _shoppers(self) -> list[Shopper]:
+        plan = self._plan
+        return build_shoppers(plan.seed, wall_ms(), round(plan.seconds * 1000))
+
+    async def _open_shop(self, send: Sender) -> None:
+        n_items, n_shoppers = len(self._crowd.shop), len(self._crowd.shoppers)
+        self._say(f"shop open: {n_items} items, {n_shoppers} shoppers, seed {self._plan.seed}")
+        await send.send_shop(self._crowd)
+        with self._console.status("workers are loading the model and the items"):
+            for url in _ready_urls(self._settings):
+                await asyncio.to_thread(wait_ready, self._worker, url, READY_DEADLINE_S)
+        self._say(f"workers ready after {self._elapsed_s():.1f} s")
+
+    async def _send_past(self, send: Sender, read: Reader) -> None:
+        """Send the weeks before the run, and wait until they are digested."""
+        past = self._crowd.history(self._rng, wall_ms())
+        for act in past:
+            self._watch.past(act)
+            await send.send(act.topic, act.user_id, act.event)
+        await send.delivered()
+        with self._console.status("the past sixty days are being digested"):
+            await until(lambda: read.settled(SETTLED_S), SETTLE_DEADLINE_S)
+        self._say(f"{len(past)} acts of the past sixty days digested; live from now on")
+
+    async def _live(self, send: Sender) -> None:
+        plan, watch = self._plan, self._watch
+        # The changes of taste lie in the middle of the run, which begins only now.
+        self._crowd.meet(self._shoppers())
+        acts = self._crowd.acts(self._rng, wall_ms)
+        await send.send_acts(acts, plan.rate, plan.seconds / 2, watch.sent)
+        for topic, key, value in POISON:
+            await send.send_raw(topic, key, value)
+        await send.send_acts(acts, plan.rate, plan.seconds / 2, watch.sent)
+        await until(lambda: not losses(watch.report(), len(POISON)), ANSWER_DEADLINE_S)
+
+    def _conclude(self, read: Reader) -> int:
+        """Print the score; return the exit code."""
+        report = self._watch.report()
+        first_s = None if read.first_s is None else read.first_s - self._started_s
+        self._console.print(summary_table(report, n_poison=len(POISON), first_s=first_s))
+        lost = losses(report, len(POISON))
+        for line in lost:
+            self._say(f"[red]{line}[/red]")
+        if lost:
+            self._say(f"the workers' last lines:\n{self._worker.tail()}")
+        return 1 if lost else 0
+
+    async def _serve(self, send: Sender) -> None:
+        """Go on shopping, unrecorded, until Ctrl-C."""
+        for line in serving_lines(self._settings, self._crowd):
+            self._say(line)
+        acts = self._crowd.acts(self._rng, wall_ms, prefix="served")
+        await send.send_acts(acts, self._plan.rate, float("inf"), lambda act, sent_ms: None)
+
+    def _say(self, line: Text | str) -> None:
+        self._console.print(line, soft_wrap=True, highlight=False)
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@asynccontextmanager
+async def _clients(broker: str) -> AsyncIterator[tuple[AIOKafkaProducer, AIOKafkaConsumer]]:
+    producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", enable_idempotence=True)
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+    await producer.start()
+    try:
+        await consumer.start()
+        try:
+            yield producer, consumer
+        finally:
+            await consumer.stop()
+    finally:
+        await producer.stop()
+
+
+def _on_loopback(settings: Settings, broker: str, state_dir: Path) -> Settings:
+    """Return the settings with everything that is this run's own; nothing leaves loopback."""
+    port = settings.metrics_port
+    if port == 0 or not (is_free(port) and is_free(port + 1)):
+        port = free_ports(2)
+    own = {
+        "broker": broker,
+        "topic_prefix": "",
+        "replication_factor": 1,
+        "state_dir": state_dir,
+        "metrics_host": _HOST,
+        "metrics_port": port,
+    }
+    return settings.model_copy(update=own)
+
+
+def _worker(settings: Settings, log_path: Path) -> Child:
+    own = ("broker", "topic_prefix", "partitions", "replication_factor", "state_dir")
+    env = {
+        f"PREFSTREAM_{name.upper()}": str(getattr(settings, name))
+        for name in (*own, "metrics_host", "metrics_port")
+    }
+    return Child("worker", [sys.executable, "-m", "stream.cli", "worker"], env, log_path)
+
+
+def _ready_urls(settings: Settings) -> list[str]:
+    port = settings.metrics_port
+    return [f"http://{settings.metrics_host}:{port + n}/ready" for n in (0, 1)]
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does, so that the children are stopped."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
