@@ -65,7 +65,7 @@ def run_worker(settings: Settings, tier: TierName | Literal["all"]) -> int:
     """Run until a signal or a failure; return the exit code."""
     if tier == "all":
         return _run_all()
-    setup_logging(settings.log_level, tier=tier)
+    setup_logging(settings.log_level, settings.log_format, tier)
     uvloop.install()
     return asyncio.run(_Worker(settings, tier).run())
 
