@@ -1,0 +1,166 @@
+"""CatalogWriter: items, item-embeddings, item-neighbours -> catalogue.
+
+Each topic owns one part of an item: a tombstone in ``items`` ends its being recommended, and its
+vector and counts go with the tombstones of their own topics. The topics are read side by side, so
+anything else would let an old tombstone take away what belongs to a newer life of the item.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.catalogue import Catalogue
+from models.items import ItemFacts
+from models.neighbours import NeighbourFacts
+from stream.core.events import BadEvent, parse_item
+from stream.messages import BadDerived, read_item_embedding, read_item_neighbours, vector_of
+from stream.topics import ITEM_EMBEDDINGS, ITEM_NEIGHBOURS, ITEMS
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+
+class Record(Protocol):
+    """What is read of a record; ``topic`` is with the settings' prefix."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+
+
+class _Refused(ValueError):
+    """A vector that may not be mixed with ours; counted apart from what is malformed."""
+
+
+class CatalogWriter:
+    """Applies micro-batches of records; of an item's records in a batch only the last counts."""
+
+    def __init__(self, catalogue: Catalogue, encoder_id: str, topic_prefix: str = "") -> None:
+        self._catalogue = catalogue
+        self._encoder_id = encoder_id
+        self._prefix = topic_prefix
+        self._logged: set[str] = set()
+        #: Vectors of another encoder or dimension, or that are not finite.
+        self.n_refused = 0
+        #: Unreadable records by topic; those of ``items`` are dead-lettered by the encode tier.
+        self.n_malformed: Counter[str] = Counter()
+
+    def apply(self, records: Iterable[Record]) -> None:
+        """Apply records; those of one partition in the order of their offsets."""
+        by_topic: dict[str, list[Record]] = {}
+        for record in records:
+            by_topic.setdefault(record.topic.removeprefix(self._prefix), []).append(record)
+        self._apply_items(by_topic.get(ITEMS.name, []))
+        self._apply_vectors(by_topic.get(ITEM_EMBEDDINGS.name, []))
+        self._apply_neighbours(by_topic.get(ITEM_NEIGHBOURS.name, []))
+
+    def _apply_items(self, records: list[Record]) -> None:
+        last = self._last_of_each(ITEMS.name, records, _item_facts)
+        self._catalogue.put_items([facts for facts in last.values() if facts is not None])
+        self._catalogue.drop_items(_gone(last))
+
+    def _apply_vectors(self, records: list[Record]) -> None:
+        last = self._last_of_each(ITEM_EMBEDDINGS.name, records, self._vector)
+        vectors = {item_id: vector for item_id, vector in last.items() if vector is not None}
+        if vectors:
+            self._catalogue.put_vectors(list(vectors), np.stack(list(vectors.values())))
+        self._catalogue.drop_vectors(_gone(last))
+
+    def _apply_neighbours(self, records: list[Record]) -> None:
+        last = self._last_of_each(ITEM_NEIGHBOURS.name, records, _neighbour_facts)
+        for facts in last.values():
+            if facts is not None:
+                self._catalogue.put_neighbours(facts)
+        self._catalogue.drop_neighbours(_gone(last))
+
+    def _last_of_each(
+        self,
+        topic: str,
+        records: list[Record],
+        read: Callable[[bytes, bytes], Value],
+    ) -> dict[str, Value | None]:
+        """Return the last readable value of each item, None for a tombstone."""
+        last: dict[str, Value | None] = {}
+        for record in records:
+            try:
+                if record.key is None:
+                    raise BadDerived("a record without a key")
+                item_id = record.key.decode()
+                last[item_id] = None if record.value is None else read(record.value, record.key)
+            except _Refused:
+                self.n_refused += 1
+            except (BadEvent, BadDerived, UnicodeDecodeError) as error:
+                self._count_malformed(topic, record, error)
+        return last
+
+    def _vector(self, raw: bytes, _key: bytes) -> NDArray[np.float32]:
+        message = read_item_embedding(raw)
+        if message.encoder != self._encoder_id or message.dim != self._catalogue.dim:
+            self._refuse(f"{message.encoder} ({message.dim} dimensions)")
+        vector = vector_of(message, self._encoder_id)
+        if not np.isfinite(vector).all():
+            self._refuse(f"{message.encoder} with numbers that are not finite")
+        return vector
+
+    def _refuse(self, maker: str) -> None:
+        # Once for each: a change of encoder leaves as many foreign vectors as there are items.
+        if maker not in self._logged:
+            self._logged.add(maker)
+            expected = f"{self._encoder_id} ({self._catalogue.dim} dimensions)"
+            logger.warning("item vectors refused: expected those of %s, got %s", expected, maker)
+        raise _Refused(maker)
+
+    def _count_malformed(self, topic: str, record: Record, error: Exception) -> None:
+        self.n_malformed[topic] += 1
+        logger.debug(
+            "catalogue record ignored: topic=%s partition=%s offset=%s error=%s",
+            record.topic,
+            record.partition,
+            record.offset,
+            error,
+        )
+
+
+def _gone(last: dict[str, Value | None]) -> list[str]:
+    return [item_id for item_id, value in last.items() if value is None]
+
+
+def _item_facts(raw: bytes, key: bytes) -> ItemFacts:
+    item = parse_item(raw, key)
+    return ItemFacts(
+        item_id=item.item_id,
+        title=item.title,
+        updated_ms=item.updated_ms,
+        in_stock=item.in_stock,
+        created_ms=item.created_ms,
+        categories=tuple(item.categories),
+        brand=item.brand,
+        price=item.price,
+        locale=item.locale,
+    )
+
+
+def _neighbour_facts(raw: bytes, _key: bytes) -> NeighbourFacts:
+    message = read_item_neighbours(raw)
+    return NeighbourFacts(
+        item_id=message.item_id,
+        as_of_ms=message.as_of_ms,
+        n_users=message.n_users,
+        neighbours=message.neighbours,
+        popularity=message.popularity,
+        regions=message.regions,
+    )
