@@ -89,7 +89,7 @@ async def replay(
     batches = _timed(limited, pace, clock) if pace.speed else _untimed(limited, pace.batch)
     async for batch in batches:
         await _send(batch, sender, pace, report)
-        on_sent(len(batch))
+        on_sent(sum(record.topic != "items" for record in batch))
     report.seconds = clock() - start_s
     return report
 

@@ -84,9 +84,12 @@ def read_jsonl(path: Path, report: ReadReport, *, topic: str | None = None) -> I
 
     Reads the file once before, for the span of time that the report owes its reader.
     """
-    times = [r.event_time_ms for r in _records(path, topic, ReadReport()) if r.event_time_ms > 0]
-    report.expected = len(times)
-    report.first_ms, report.last_ms = min(times, default=None), max(times, default=None)
+    report.expected = 0
+    for record in _records(path, topic, ReadReport()):
+        report.expected += record.topic != "items"
+        if (time_ms := record.event_time_ms) > 0:
+            report.first_ms = min(time_ms, report.first_ms or time_ms)
+            report.last_ms = max(time_ms, report.last_ms or time_ms)
     for record in _records(path, topic, report):
         report.records[record.topic] += 1
         yield record
