@@ -181,7 +181,10 @@ class _Worker:
 
         def on_reading(reading: Sequence[PartitionLag]) -> None:
             self._metrics.observe_lag(group, reading)
-            self._note_assignment(self._mine(tier))
+            mine = self._mine(tier)
+            self._note_assignment(mine)
+            # While it recovers or rebalances, standing still is no fault.
+            self._progress.working_on(mine if self._readiness.settled else [])
             self._progress.update(reading)
 
         probe = LagProbe(offsets, group, lambda: places, on_reading, time.monotonic)
@@ -191,7 +194,6 @@ class _Worker:
     def _note_assignment(self, places: list[Place]) -> None:
         if places != self._places:
             self._places = places
-            self._progress.working_on(places)
             if self._name == "encode":
                 reason = f"{len(places)} partitions"
                 self._readiness.set("partitions_assigned", True, reason)
