@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,6 @@ from numpy.typing import NDArray
 from models.evidence import Evidence
 from models.item_index import PADDING, Vectors
 from models.slab import Rows
-
-Source = Literal[
-    "short_interest", "long_interest", "stated_interest", "taken_together", "popular", "new_arrival"
-]
 
 
 class CatalogueView(Protocol):
@@ -34,11 +30,11 @@ class CatalogueView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SourceList:
-    """The rows one source found, best first."""
+class Shelf:
+    """What is shown to anyone of a region: rows of ``popular`` and ``new_arrival``, best first."""
 
-    source: Source
-    rows: Rows
+    popular: Rows
+    new_arrival: Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +48,47 @@ class Together:
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """Distinct candidates of one shopper, m of them; positions are PADDING for what is not there.
+class Found:
+    """What the index found for a shopper: ``rows`` (f,) and the text part of their scores, ``text``
+    (f,), best first. What it did not find has a text part of ``beyond`` at most."""
 
-    ``rows`` (m,) and ``together`` (m,), the sum over the history of coefficient times C.
-    ``lists`` are the positions of each source list, best first; ``entries`` (e,) those of the
-    pairs in ``Together``; ``history`` (n,) those of the evidence's own items.
+    rows: Rows
+    text: NDArray[np.float32]
+    beyond: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Distinct candidates of one shopper, m of them, recommendable and not excluded.
+
+    ``rows`` (m,); ``text`` (m,), the text part of the score, NaN where only its bound is known;
+    ``together`` (m,), the sum over the history of coefficient times C; ``popular`` (m,) and
+    ``new_arrival`` (m,), 1 for the first of those lists falling to 0 behind the last. ``entries``
+    (e,) are the positions of the pairs in Together, ``history`` (n,) those of the evidence's own
+    items; PADDING for what is not in the pool.
     """
 
     rows: Rows
+    text: NDArray[np.float32]
     together: NDArray[np.float32]
-    lists: tuple[tuple[Source, NDArray[np.int64]], ...]
+    popular: NDArray[np.float32]
+    new_arrival: NDArray[np.float32]
     entries: NDArray[np.int64]
     history: NDArray[np.int64]
+
+    def take(self, kept: NDArray[np.int64]) -> Pool:
+        """Return the pool of the positions kept, in their order."""
+        moved = np.full(len(self.rows) + 1, PADDING, np.int64)  # the last stands for PADDING
+        moved[kept] = np.arange(len(kept))
+        return Pool(
+            rows=self.rows[kept],
+            text=self.text[kept],
+            together=self.together[kept],
+            popular=self.popular[kept],
+            new_arrival=self.new_arrival[kept],
+            entries=moved[self.entries],
+            history=moved[self.history],
+        )
 
 
 class Slots:
@@ -96,50 +120,40 @@ class Slots:
 
 
 def merge(
-    lists: Sequence[SourceList],
+    found: Found,
+    shelf: Shelf,
     together: Together,
     evidence: Evidence,
     exclude: Rows,
     catalogue: CatalogueView,
     slots: Slots,
-    n_together: int,
 ) -> Pool:
-    """Return the pool: every listed row and the ``n_together`` most taken together, less those
-    that are excluded or not recommendable now."""
-    listed = np.concatenate([found.rows for found in lists])
-    rows = slots.fill(np.concatenate([listed, together.rows]))
-    at_listed, at_entries = slots.of(listed), slots.of(together.rows)
+    """Return the pool: each row of any source once, less the excluded and not recommendable."""
+    rows = slots.fill(np.concatenate([found.rows, shelf.popular, shelf.new_arrival, together.rows]))
+    at_found, at_entries = slots.of(found.rows), slots.of(together.rows)
+    at_popular, at_new = slots.of(shelf.popular), slots.of(shelf.new_arrival)
     at_history, at_exclude = slots.of(evidence.rows), slots.of(exclude)
     slots.clear(rows)
 
+    n = len(rows)
     weights = evidence.coefficients[together.elements] * together.strengths
-    strength = np.bincount(at_entries, weights, len(rows)).astype(np.float32)
+    text = np.full(n, np.nan, np.float32)
+    text[at_found] = found.text
+    pool = Pool(
+        rows=rows,
+        text=text,
+        together=np.bincount(at_entries, weights, n).astype(np.float32),
+        popular=_falling(at_popular, n),
+        new_arrival=_falling(at_new, n),
+        entries=at_entries,
+        history=at_history,
+    )
     allowed = catalogue.recommendable(rows)
     allowed[at_exclude[at_exclude != PADDING]] = False
-    is_listed = np.zeros(len(rows), np.bool_)
-    is_listed[at_listed] = True
-    kept = np.flatnonzero(
-        allowed & (is_listed | _largest(np.where(allowed, strength, 0), n_together))
-    )
-
-    moved = np.full(len(rows) + 1, PADDING, np.int64)  # the last stands for PADDING itself
-    moved[kept] = np.arange(len(kept))
-    ends = np.cumsum([len(found.rows) for found in lists])[:-1]
-    return Pool(
-        rows=rows[kept],
-        together=strength[kept],
-        lists=tuple(
-            (found.source, positions)
-            for found, positions in zip(lists, np.split(moved[at_listed], ends), strict=True)
-        ),
-        entries=moved[at_entries],
-        history=moved[at_history],
-    )
+    return pool.take(np.flatnonzero(allowed))
 
 
-def _largest(values: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
-    """Return a mask of the positive values that are among the k largest (ties included)."""
-    if k >= len(values):
-        return values > 0
-    least = np.partition(values, len(values) - k)[len(values) - k]
-    return np.asarray((values >= least) & (values > 0))
+def _falling(positions: NDArray[np.int64], n: int) -> NDArray[np.float32]:
+    values = np.zeros(n, np.float32)
+    values[positions] = 1 - np.arange(len(positions), dtype=np.float32) / max(len(positions), 1)
+    return values

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.candidates import Pool, Source
+from models.candidates import Pool
 from models.evidence import Evidence
 from models.item_index import PADDING, Vectors
 
@@ -53,15 +53,26 @@ class Taste:
         return np.asarray(rule.text_share * told + evidence.reach * lasting, np.float32)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The pool's ``scores`` (m,), its centred ``vectors`` (m, dim), and the parts of the score
-    that come from the lists: ``popular`` (m,) and ``new_arrival`` (m,)."""
+def promising(
+    pool: Pool, beyond: float, evidence: Evidence, rule: HybridRule, n: int
+) -> NDArray[np.int64]:
+    """Return the positions that may be among the n best, at most 4 * n of them.
 
-    scores: NDArray[np.float32]
-    vectors: Vectors
-    popular: NDArray[np.float32]
-    new_arrival: NDArray[np.float32]
+    Of most candidates the text part is not known, but it is at most ``beyond``. Those that would
+    not reach the n-th best even so need no vectors, which are what costs time.
+    """
+    known = _beside_text(pool, evidence, rule)
+    is_found = ~np.isnan(pool.text)
+    bound = known + np.where(is_found, pool.text, np.float32(beyond))
+    sure = is_found.copy()
+    sure[pool.history[pool.history != PADDING]] = False  # they lose by it
+    if (evidence.coefficients >= 0).all() and np.count_nonzero(sure) >= n:
+        scores = bound[sure]
+        least = np.partition(scores, len(scores) - n)[len(scores) - n]
+        positions = np.flatnonzero(bound >= least)
+    else:
+        positions = np.arange(len(bound))
+    return positions[largest(bound[positions], 4 * n)]
 
 
 def score(
@@ -71,44 +82,32 @@ def score(
     evidence: Evidence,
     taste: Taste,
     rule: HybridRule,
-) -> Scored:
-    """Return the scores of a pool whose centred vectors are ``vectors`` (m, dim).
+) -> NDArray[np.float32]:
+    """Return the scores (m,) of a pool whose centred vectors are ``vectors`` (m, dim).
 
     What resembles an item that the shopper is against loses by it; what does not gains nothing.
     """
-    popular = _bonus(pool, "popular", evidence.reach * rule.popular)
-    new_arrival = _bonus(pool, "new_arrival", evidence.reach * rule.new_arrival)
-    scores = vectors @ query
+    scores = _beside_text(pool, evidence, rule)
+    scores += vectors @ query
     against = np.flatnonzero(evidence.coefficients < 0)
     if len(against):
         alike = (vectors @ taste.elements[against].T).clip(min=0)
         scores += np.float32(rule.text_share) * (alike @ evidence.coefficients[against])
-    scores += np.float32(1 - rule.text_share) * pool.together
-    scores += popular
-    scores += new_arrival
-    _correct_own(scores, pool, vectors, evidence, rule)
-    return Scored(scores, vectors, popular, new_arrival)
-
-
-def _bonus(pool: Pool, source: Source, most: float) -> NDArray[np.float32]:
-    bonus = np.zeros(len(pool.rows), np.float32)
-    for found_by, positions in pool.lists:
-        if found_by == source:
-            inside = positions != PADDING
-            falling = np.linspace(most, 0, len(positions), endpoint=False, dtype=np.float32)
-            bonus[positions[inside]] = falling[inside]
-    return bonus
-
-
-def _correct_own(
-    scores: NDArray[np.float32],
-    pool: Pool,
-    vectors: Vectors,
-    evidence: Evidence,
-    rule: HybridRule,
-) -> None:
     # That an item resembles itself is no reason to show it; that it was disliked is one not to.
     own = np.flatnonzero((pool.history != PADDING) & (evidence.coefficients > 0))
     at = pool.history[own]
     itself = rule.text_share * evidence.coefficients[own] * (vectors[at] ** 2).sum(axis=1)
     scores[at] -= itself + np.float32(rule.repeat_penalty * evidence.reach)
+    return scores
+
+
+def largest(values: NDArray[np.float32], n: int) -> NDArray[np.int64]:
+    """Return the positions of the n largest values, in no order."""
+    if n >= len(values):
+        return np.arange(len(values))
+    return np.argpartition(-values, n - 1)[:n]
+
+
+def _beside_text(pool: Pool, evidence: Evidence, rule: HybridRule) -> NDArray[np.float32]:
+    lists = rule.popular * pool.popular + rule.new_arrival * pool.new_arrival
+    return np.asarray((1 - rule.text_share) * pool.together + evidence.reach * lists, np.float32)

@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.candidates import CatalogueView, Slots, merge
+from models.candidates import CatalogueView, Pool, Slots, merge
 from models.diversity import pick_diverse
-from models.hybrid import HybridRule, score
+from models.hybrid import HybridRule, largest, promising, score
+from models.item_index import Vectors
 from models.profile import Profile, Ranked, Reason
-from models.reasons import explain
+from models.reasons import SOURCE_OF, explain
 from models.shoppers import Retrieval, Shopper
-from models.slab import Rows
 
 #: MMR chooses among this many of the best per item to show, and at least this many.
 _POOL_PER_PICK = 5
 _SMALLEST_POOL = 100
+#: Shoppers ranked at once: enough to share the work, few enough to stay in the cache.
+_CHUNK = 64
 
 
 class Recommender:
@@ -56,31 +57,48 @@ class Recommender:
         Never an item of ``profile.exclude`` nor one that is not recommendable now, and k of them
         while the catalogue has as many.
         """
-        if not profiles or k < 1:
+        if k < 1:
             return [[] for _ in profiles]
-        shoppers = self._retrieval.shoppers(profiles, now_ms)
-        slots = Slots(1 + max(_highest_row(shopper) for shopper in shoppers))
-        ranked = []
-        for shopper in shoppers:
-            best = [] if shopper.is_blank else self._rank(shopper, slots, k)
-            ranked.append(best + self._popular(shopper.profile, best, k, now_ms))
+        ranked: list[list[Ranked]] = []
+        for start in range(0, len(profiles), _CHUNK):
+            shoppers = self._retrieval.shoppers(profiles[start : start + _CHUNK], now_ms)
+            for shopper, best in zip(shoppers, self._rank(shoppers, k), strict=True):
+                ranked.append(best + self._popular(shopper.profile, best, k, now_ms))
         return ranked
 
-    def _rank(self, shopper: Shopper, slots: Slots, k: int) -> list[Ranked]:
-        exclude = self._catalogue.rows(list(shopper.profile.exclude))
-        evidence, together = shopper.evidence, shopper.together
-        pool = merge(
-            shopper.lists, together, evidence, exclude, self._catalogue, slots, self._n_candidates
-        )
-        vectors = self._catalogue.centred(pool.rows)
-        scored = score(pool, vectors, shopper.query, evidence, shopper.taste, self._rule)
-        best = _largest(scored.scores, max(_SMALLEST_POOL, _POOL_PER_PICK * k))
-        picked = best[pick_diverse(scored.scores[best], vectors[best], k, self._diversity)]
-        why = explain(picked, pool, scored, evidence, shopper.taste, together, self._rule)
+    def _rank(self, shoppers: Sequence[Shopper], k: int) -> list[list[Ranked]]:
+        n_best = max(_SMALLEST_POOL, _POOL_PER_PICK * k)
+        slots = Slots(1 + max(shopper.highest_row for shopper in shoppers))
+        pools = [self._pool(shopper, slots, n_best) for shopper in shoppers]
+        # Shoppers share candidates: each vector is fetched and centred once.
+        rows, places = np.unique(np.concatenate([pool.rows for pool in pools]), return_inverse=True)
+        vectors = self._catalogue.centred(rows)
+        ends = np.cumsum([len(pool.rows) for pool in pools])[:-1]
         return [
-            Ranked(self._catalogue.item_id(row), value, because.source, because.reasons)
-            for row, value, because in zip(
-                pool.rows[picked].tolist(), scored.scores[picked].tolist(), why, strict=True
+            [] if shopper.is_blank else self._pick(shopper, pool, vectors[of_pool], n_best, k)
+            for shopper, pool, of_pool in zip(shoppers, pools, np.split(places, ends), strict=True)
+        ]
+
+    def _pool(self, shopper: Shopper, slots: Slots, n_best: int) -> Pool:
+        exclude = self._catalogue.rows(list(shopper.profile.exclude))
+        evidence, found = shopper.evidence, shopper.found
+        pool = merge(
+            found, shopper.shelf, shopper.together, evidence, exclude, self._catalogue, slots
+        )
+        return pool.take(promising(pool, found.beyond, evidence, self._rule, n_best))
+
+    def _pick(
+        self, shopper: Shopper, pool: Pool, vectors: Vectors, n_best: int, k: int
+    ) -> list[Ranked]:
+        scores = score(pool, vectors, shopper.query, shopper.evidence, shopper.taste, self._rule)
+        best = largest(scores, n_best)
+        picked = best[pick_diverse(scores[best], vectors[best], k, self._diversity)]
+        chosen = pool.take(picked)
+        why = explain(chosen, vectors[picked], shopper, self._rule)
+        return [
+            Ranked(self._catalogue.item_id(row), value, SOURCE_OF[reasons[0].kind], reasons)
+            for row, value, reasons in zip(
+                chosen.rows.tolist(), scores[picked].tolist(), why, strict=True
             )
         ]
 
@@ -101,14 +119,3 @@ class Recommender:
             Ranked(item_id, value, "popular", why)
             for item_id, value in zip(shown, falling, strict=True)
         ]
-
-
-def _highest_row(shopper: Shopper) -> int:
-    found: list[Rows] = [shopper.together.rows, *(of_it.rows for of_it in shopper.lists)]
-    return max((int(rows.max()) for rows in found if len(rows)), default=-1)
-
-
-def _largest(scores: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-    if n >= len(scores):
-        return np.arange(len(scores))
-    return np.argpartition(-scores, n - 1)[:n]

@@ -1,4 +1,4 @@
-"""Profiles of a micro-batch -> shoppers: evidence, taste and candidate lists, found in one go."""
+"""Profiles of a micro-batch -> shoppers: evidence, taste and candidates, found in one go."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.candidates import CatalogueView, Source, SourceList, Together
+from models.candidates import CatalogueView, Found, Shelf, Together
 from models.evidence import Evidence, evidence_of
 from models.hybrid import HybridRule, Taste
 from models.item_index import PADDING, Vectors
 from models.profile import Profile
 from models.slab import Rows
+
+_NO_ROWS: Rows = np.empty(0, np.int64)
+_NO_VALUES: NDArray[np.float32] = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +27,29 @@ class Shopper:
     evidence: Evidence
     taste: Taste
     query: NDArray[np.float32]
+    found: Found
     together: Together
-    lists: list[SourceList]
+    shelf: Shelf
 
     @property
     def is_blank(self) -> bool:
         """True when nothing speaks for one item before another."""
         return not self.query.any() and not len(self.evidence)
 
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    shopper: int
-    source: Source
-    vector: NDArray[np.float32]
+    @property
+    def highest_row(self) -> int:
+        """Return the largest row of any candidate, PADDING when there is none."""
+        of_it = (self.found.rows, self.together.rows, self.shelf.popular, self.shelf.new_arrival)
+        return max(int(rows.max(initial=PADDING)) for rows in of_it)
 
 
 class Retrieval:
-    """Finds, for a micro-batch, what each shopper could be shown."""
+    """Finds, for a micro-batch, what each shopper could be shown.
+
+    One query a shopper is enough: u holds the history, the searches, the stated and both kept
+    interests in the proportions of the score, so the index finds by it whatever their sum puts
+    first. A search by one of them alone would find only items that lose to those.
+    """
 
     def __init__(self, catalogue: CatalogueView, rule: HybridRule, n_candidates: int) -> None:
         self._catalogue = catalogue
@@ -52,28 +60,23 @@ class Retrieval:
         """Return one shopper per profile, in order."""
         evidences = self._evidences(profiles)
         tastes = self._tastes(profiles, evidences)
-        queries = [
-            taste.query(evidence, self._rule)
-            for taste, evidence in zip(tastes, evidences, strict=True)
-        ]
-        lists = self._search(
+        queries = np.stack(
             [
-                query
-                for number, of_it in enumerate(zip(evidences, tastes, queries, strict=True))
-                for query in _queries(number, *of_it)
-            ],
-            len(profiles),
+                taste.query(evidence, self._rule)
+                for taste, evidence in zip(tastes, evidences, strict=True)
+            ]
         )
         shelves = {region: self._shelf(region, now_ms) for region in {p.region for p in profiles}}
-        togethers = self._togethers(evidences)
+        founds, togethers = self._found(queries), self._togethers(evidences)
         return [
             Shopper(
                 profile=profile,
                 evidence=evidences[number],
                 taste=tastes[number],
                 query=queries[number],
+                found=founds[number],
                 together=togethers[number],
-                lists=[*lists[number], *shelves[profile.region]],
+                shelf=shelves[profile.region],
             )
             for number, profile in enumerate(profiles)
         ]
@@ -113,53 +116,40 @@ class Retrieval:
         centred[[vector is None for vector in sums]] = 0
         return centred.reshape(2, len(profiles), dim)
 
-    def _search(self, queries: Sequence[_Query], n_shoppers: int) -> list[list[SourceList]]:
-        lists: list[list[SourceList]] = [[] for _ in range(n_shoppers)]
-        if queries:
-            vectors = np.stack([query.vector for query in queries])
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            _, found = self._catalogue.search(vectors, self._n_candidates)
-            for query, rows in zip(queries, found, strict=True):
-                lists[query.shopper].append(SourceList(query.source, rows[rows != PADDING]))
-        return lists
+    def _found(self, queries: Vectors) -> list[Found]:
+        lengths = np.linalg.norm(queries, axis=1)
+        asked = np.flatnonzero(lengths)
+        # Without a query every text part is 0.
+        found = [Found(_NO_ROWS, _NO_VALUES, 0.0)] * len(queries)
+        if len(asked):
+            units = queries[asked] / lengths[asked, None]
+            cosines, rows = self._catalogue.search(units, self._n_candidates)
+            for number, of_it, cosine in zip(asked.tolist(), rows, cosines, strict=True):
+                text = cosine[of_it != PADDING] * lengths[number]
+                beyond = float(text[-1]) if len(text) else 0.0
+                found[number] = Found(of_it[of_it != PADDING], text, beyond)
+        return found
 
-    def _shelf(self, region: str | None, now_ms: int) -> tuple[SourceList, SourceList]:
+    def _shelf(self, region: str | None, now_ms: int) -> Shelf:
         k = self._n_candidates
-        return (
-            SourceList("popular", self._catalogue.popular(k, region, now_ms)),
-            SourceList("new_arrival", self._catalogue.new_arrivals(k, now_ms)),
+        return Shelf(
+            popular=self._catalogue.popular(k, region, now_ms),
+            new_arrival=self._catalogue.new_arrivals(k, now_ms),
         )
 
     def _togethers(self, evidences: Sequence[Evidence]) -> list[Together]:
         items = {row for evidence in evidences for row in evidence.rows.tolist()} - {PADDING}
         neighbours = {row: self._catalogue.neighbours(row) for row in items}
-        neighbours[PADDING] = (np.empty(0, np.int64), np.empty(0, np.float32))
+        neighbours[PADDING] = (_NO_ROWS, _NO_VALUES)
         return [
             _together([neighbours[row] for row in evidence.rows.tolist()]) for evidence in evidences
         ]
 
 
-def _queries(
-    shopper: int, evidence: Evidence, taste: Taste, query: NDArray[np.float32]
-) -> list[_Query]:
-    stated = np.asarray([kind == "interest" for kind in evidence.kinds], np.bool_)
-    all_stated = len(evidence) > 0 and bool(stated.all())
-    wanted: list[tuple[Source, NDArray[np.float32]]] = [
-        ("stated_interest" if all_stated else "short_interest", query),
-        ("short_interest", taste.short),
-        ("long_interest", taste.long),
-    ]
-    if stated.any() and not all_stated:
-        told = evidence.coefficients[stated] @ taste.elements[stated]
-        wanted.append(("stated_interest", np.asarray(told, np.float32)))
-    return [_Query(shopper, source, vector) for source, vector in wanted if vector.any()]
-
-
 def _together(of_elements: Sequence[tuple[Rows, NDArray[np.float32]]]) -> Together:
     if not of_elements:
-        return Together(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+        return Together(_NO_ROWS, _NO_ROWS, _NO_VALUES)
     lengths = [len(rows) for rows, _ in of_elements]
     rows = np.concatenate([rows for rows, _ in of_elements])
     strengths = np.concatenate([strengths for _, strengths in of_elements])
-    elements = np.repeat(np.arange(len(of_elements)), lengths)
-    return Together(rows, elements, np.minimum(strengths, 1, dtype=np.float32))
+    return Together(rows, np.repeat(np.arange(len(of_elements)), lengths), strengths)
