@@ -160,6 +160,9 @@ def _fitted(
     """Return key, value and headers that fit, and what was cut (empty if nothing)."""
     headers = without_dlq(message.headers)
     key, value = message.key, message.value
+    if key is None and value is None:
+        # The client sends no message without both.
+        return None, b"", headers, "bytes=0;cut=null"
     if _size(key, value, headers) <= max_bytes:
         return key, value, headers, ""
     # The key first, since it orders and finds the message, then headers, then the value.

@@ -1,8 +1,8 @@
 """``dead-letters`` read back: which there are, and copying them to where they came from.
 
-A redrive leaves a note in the same topic (no key, no value, one header: which offsets), so that a
-second run sends nothing twice. A crash between the copy and its note does repeat a copy; event ids
-make that harmless.
+A redrive leaves a note in the same topic (no key, an empty value, one header: which offsets), so
+that a second run sends nothing twice. A crash between the copy and its note does repeat a copy;
+event ids make that harmless.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ async def _copy(sender: Sender, batch: Sequence[DeadLetter], dry_run: bool) -> N
 
 def _note(partition: int, offsets: list[int]) -> Output:
     text = msgspec.json.encode(Note(partition, offsets))
-    return Output(DEAD_LETTERS.name, None, None, partition=partition, headers=((REDRIVEN, text),))
+    return Output(DEAD_LETTERS.name, None, b"", partition=partition, headers=((REDRIVEN, text),))
 
 
 async def _redriven(settings: Settings) -> set[Place]:

@@ -119,7 +119,7 @@ def _dead_letter() -> Schema:
         "description": "A message that was given up on: key, value and headers as they came, and "
         "headers that say why. This describes the Kafka message, with bytes as base64 and headers "
         "as an object of UTF-8 text; headers the message came with stay beside those named here. "
-        "The topic also holds notes of what was redriven (no key, no value, the one header "
+        "The topic also holds notes of what was redriven (no key, an empty value, the one header "
         "dlq.redriven), which readers may skip.",
         "type": "object",
         "properties": {

@@ -195,6 +195,15 @@ async def test_a_message_too_big_for_the_broker_is_cut_and_says_so(
     )
 
 
+async def test_a_message_without_key_and_value_is_sent_in_a_way_the_client_can(
+    dead_letters: DeadLetters, outbox: Outbox
+):
+    await dead_letters.send(SourceMessage("clickstream", 0, 0, NOW_MS, None, None), BAD, "parse")
+    [sent] = outbox.sent
+    assert (sent.key, sent.value) == (None, b"")
+    assert letter_of(sent).truncated
+
+
 @given(
     st.integers(0, 4_000).map(lambda n: b"k" * n),
     st.integers(0, 4_000).map(lambda n: b"v" * n),
