@@ -8,7 +8,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer
 
 from stream.core.user_state import UserState, from_row
 from stream.engine.stores import unstamp
@@ -55,21 +54,16 @@ async def explain(settings: Settings, changelog: str, user_id: str) -> Explanati
     ``changelog`` is the topic's full name. Raises LookupError when a topic is missing,
     KafkaError when there is no broker.
     """
-    prefix, key = settings.topic_prefix, user_id.encode()
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.broker, enable_auto_commit=False)
-    try:
-        await consumer.start()
-        row = (await latest(consumer, changelog, [key])).get(key)
-        last = (await latest(consumer, f"{prefix}recommendations", [key])).get(key)
-        state = from_row(unstamp(row.value)[1]) if row and row.value else None
-        message = msgspec.json.decode(last.value) if last and last.value else None
-        wanted = {item_id.encode() for item_id in _items_named(state, message)}
-        items = await latest(consumer, f"{prefix}items", wanted, deadline_s=10)
-    finally:
-        await consumer.stop()
+    broker, prefix, key = settings.broker, settings.topic_prefix, user_id.encode()
+    row = (await latest(broker, changelog, [key])).get(key)
+    last = (await latest(broker, f"{prefix}recommendations", [key])).get(key)
+    state = from_row(unstamp(row.value)[1]) if row and row.value else None
+    message = msgspec.json.decode(last.value) if last and last.value else None
+    wanted = {item_id.encode() for item_id in _items_named(state, message)}
+    items = await latest(broker, f"{prefix}items", wanted, deadline_s=10)
     titles = {
-        key.decode(): msgspec.json.decode(record.value).get("title", key.decode())
-        for key, record in items.items()
+        item.decode(): msgspec.json.decode(record.value).get("title", item.decode())
+        for item, record in items.items()
         if record.value
     }
     return Explanation(user_id, state, message, titles)

@@ -6,7 +6,7 @@ import time
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from stream.latest import latest, partition_of
+from stream.latest import latest, partition_of, reading
 from stream.settings import Settings
 
 
@@ -21,16 +21,12 @@ async def forget(
     """
     prefix, key = settings.topic_prefix, user_id.encode()
     topics = [changelog, f"{prefix}recommendations", f"{prefix}churn-risk"]
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.broker, enable_auto_commit=False)
-    try:
-        await consumer.start()
+    async with reading(settings.broker) as consumer:
         places = [await partition_of(consumer, topic, key) for topic in topics]
         ends = await consumer.end_offsets(places)
         await _send_tombstone(settings.broker, f"{prefix}users", key)
         await _await_tombstones(consumer, ends, key, deadline_s)
-        return [topic for topic in topics if await _holds(consumer, topic, key)]
-    finally:
-        await consumer.stop()
+    return [topic for topic in topics if await _holds(settings.broker, topic, key)]
 
 
 async def _send_tombstone(broker: str, topic: str, key: bytes) -> None:
@@ -57,6 +53,6 @@ async def _await_tombstones(
                 waiting.discard(place)
 
 
-async def _holds(consumer: AIOKafkaConsumer, topic: str, key: bytes) -> bool:
-    last = (await latest(consumer, topic, [key])).get(key)
+async def _holds(broker: str, topic: str, key: bytes) -> bool:
+    last = (await latest(broker, topic, [key])).get(key)
     return last is not None and last.value is not None

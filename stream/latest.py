@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
@@ -15,35 +16,52 @@ _partition_of = DefaultPartitioner()  # murmur2, as Java's
 
 
 async def partition_of(consumer: AIOKafkaConsumer, topic: str, key: bytes) -> TopicPartition:
-    """Return the partition a key belongs to; raise LookupError when there is no such topic."""
+    """Return the partition a key belongs to; raise LookupError when there is no such topic.
+
+    Ask before the consumer is assigned anything: it then forgets all other topics.
+    """
     partitions = sorted(await _partitions(consumer, topic))
     return TopicPartition(topic, _partition_of(key, partitions, partitions))
 
 
+@asynccontextmanager
+async def reading(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """Give a started consumer that belongs to no group; raises KafkaError without a broker."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+    try:
+        await consumer.start()
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
 async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    if topic not in await consumer.topics():
-        raise LookupError(f"no topic {topic}")
-    found: set[int] | None = consumer.partitions_for_topic(topic)
+    found: set[int] | None = None
+    if topic in await consumer.topics():
+        found = consumer.partitions_for_topic(topic)
     if not found:
         raise LookupError(f"no topic {topic}")
     return found
 
 
 async def latest(
-    consumer: AIOKafkaConsumer, topic: str, keys: Collection[bytes], deadline_s: float = 30.0
+    broker: str, topic: str, keys: Collection[bytes], deadline_s: float = 30.0
 ) -> dict[bytes, ConsumerRecord]:
     """Return the newest message of each key that has one; only partitions of the keys are read.
 
-    The consumer belongs to no group. What is not found within ``deadline_s`` is left out; raises
-    LookupError when there is no such topic.
+    What is not found within ``deadline_s`` is left out. Raises LookupError when there is no such
+    topic, KafkaError when there is no broker.
     """
     until_s = time.monotonic() + deadline_s
-    wanted: defaultdict[TopicPartition, set[bytes]] = defaultdict(set)
-    for key in keys:
-        wanted[await partition_of(consumer, topic, key)].add(key)
     found: dict[bytes, ConsumerRecord] = {}
-    for place, missing in wanted.items():
-        found.update(await _latest_in(consumer, place, missing, until_s))
+    if not keys:
+        return found
+    async with reading(broker) as consumer:
+        wanted: defaultdict[TopicPartition, set[bytes]] = defaultdict(set)
+        for key in keys:
+            wanted[await partition_of(consumer, topic, key)].add(key)
+        for place, missing in wanted.items():
+            found.update(await _latest_in(consumer, place, missing, until_s))
     return found
 
 
