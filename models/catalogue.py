@@ -148,9 +148,12 @@ class Catalogue:
         with self._lock:
             return self._vectors.rebuild_due
 
-    def rebuild(self) -> bool:
-        """Make mean and index anew while reads and writes go on; False if one is running."""
-        return self._vectors.rebuild()
+    def rebuild(self, quick: bool = False) -> bool:
+        """Make mean and index anew while reads and writes go on; False if one is running.
+
+        ``quick`` renews the mean and leaves a large catalogue exact until a real rebuild.
+        """
+        return self._vectors.rebuild(quick)
 
     # Reading: items -----------------------------------------------------------------------------
 
@@ -285,7 +288,7 @@ class Catalogue:
         )
 
     def restore(self, state: CatalogueState) -> None:
-        """Hold what a state holds and nothing else; then rebuild.
+        """Hold what a state holds and nothing else; after a quick rebuild a real one is due.
 
         Raises ValueError when its vectors have another dimension.
         """
@@ -301,7 +304,7 @@ class Catalogue:
             self._vectors.put(vector_rows[block], state.vectors[block].astype(np.float32))
         with self._lock:
             self._judge(vector_rows)
-        self.rebuild()
+        self.rebuild(quick=True)
 
     def _restore_neighbours(self, rows: Rows, state: NeighbourState) -> None:
         others = rows[state.others].astype(np.int32)

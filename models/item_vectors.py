@@ -117,10 +117,11 @@ class ItemVectors:
             return True
         return bool(np.linalg.norm(self._current_mean() - self._mean) > _DRIFT)
 
-    def rebuild(self) -> bool:
+    def rebuild(self, quick: bool = False) -> bool:
         """Make mean and index anew and swap them in; False when another rebuild is running.
 
-        Searches and writes go on meanwhile: the lock is held for moments only.
+        Searches and writes go on meanwhile: the lock is held for moments only. ``quick`` takes
+        the index of an empty catalogue, which has nothing to train; a real rebuild stays due.
         """
         with self._lock:
             if self._missed is not None:
@@ -130,7 +131,7 @@ class ItemVectors:
             rows = np.random.default_rng(0).permutation(self._slab.rows)
         try:
             # In random order: an index may train itself on what comes first.
-            index = self._factory(len(rows))
+            index = self._factory(0 if quick else len(rows))
             for start in range(0, len(rows), _BUILD_BLOCK):
                 self._copy_to(index, rows[start : start + _BUILD_BLOCK], mean)
             while len(self._missed) > _LOCKED_BLOCK:
@@ -138,7 +139,8 @@ class ItemVectors:
             with self._lock:
                 self._repeat_missed(index, mean)
                 self._index, self._mean = index, mean
-                self._n_written, self._n_built = 0, len(index)
+                self._n_written = len(index) if quick else 0
+                self._n_built = len(index)
                 self.generation += 1
         finally:
             self._missed = None

@@ -323,6 +323,28 @@ def test_a_large_catalogue_waits_for_its_owner_to_rebuild(
     assert len(found(catalogue)) > 500
 
 
+def test_a_quick_rebuild_renews_the_mean_and_leaves_a_real_one_due(
+    rng: np.random.Generator,
+) -> None:
+    sizes: list[int] = []
+
+    def factory(expected_items: int) -> ItemIndex:
+        sizes.append(expected_items)
+        return ExactIndex(DIM)
+
+    quick = shop(np.random.default_rng(9), 50, index_factory=factory, inline_below=0)
+    assert quick.rebuild(quick=True)
+    assert sizes[-1] == 0
+    assert quick.rebuild_due
+    exact = shop(np.random.default_rng(9), 50)
+    np.testing.assert_allclose(
+        quick.centred(np.arange(50)), exact.centred(np.arange(50)), atol=1e-6
+    )
+    assert quick.rebuild()
+    assert sizes[-1] == 50
+    assert not quick.rebuild_due
+
+
 def test_what_is_written_while_an_index_is_built_is_in_it(rng: np.random.Generator) -> None:
     built, go_on = threading.Event(), threading.Event()
 
