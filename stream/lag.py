@@ -101,13 +101,19 @@ class LagProbe:
         ]
 
     async def run(self, interval_s: float = 5.0, timeout_s: float = 10.0) -> None:
-        """Read for ever; a failure is logged and the next reading tried."""
+        """Read for ever; a failure is logged once and the next reading tried."""
+        failing = False
         while True:
             try:
                 reading = await asyncio.wait_for(self.read(), timeout_s)
             except (KafkaError, OSError, asyncio.TimeoutError) as error:
-                logger.warning("lag unknown: group=%s error=%r", self._group, error)
+                level = logging.DEBUG if failing else logging.WARNING
+                logger.log(level, "lag unknown: group=%s error=%r", self._group, error)
+                failing = True
             else:
+                if failing:
+                    logger.info("lag known again: group=%s", self._group)
+                failing = False
                 self._on_reading(reading)
             await asyncio.sleep(interval_s)
 
