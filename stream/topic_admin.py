@@ -1,0 +1,164 @@
+"""Topics on a broker: made, checked against the one table of them, waited for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_never,
+    wait_exponential_jitter,
+)
+
+from stream.settings import Settings
+from stream.topics import TOPICS, TopicSpec
+
+log = logging.getLogger(__name__)
+
+_CREATE_TIMEOUT_MS = 30_000
+_ALREADY_THERE = TopicAlreadyExistsError.errno
+
+
+class TopicsNotCreated(RuntimeError):
+    """The broker refused to make topics; the text names each and its reason."""
+
+
+class BrokerAbsent(RuntimeError):
+    """No broker answered within the time that the settings allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One way in which a topic is not as it must be."""
+
+    topic: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"topic {self.topic}: {self.text}"
+
+
+@asynccontextmanager
+async def admin_client(settings: Settings) -> AsyncIterator[Any]:
+    """Connect an admin client; raises KafkaError when there is no broker."""
+    client = AIOKafkaAdminClient(bootstrap_servers=settings.broker, request_timeout_ms=10_000)
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.close()
+
+
+async def create_topics(settings: Settings) -> list[str]:
+    """Make the topics that are missing and return their names; raises TopicsNotCreated."""
+    async with admin_client(settings) as admin:
+        present = set(await admin.list_topics())
+        missing = [spec for spec in TOPICS if settings.topic_prefix + spec.name not in present]
+        if not missing:
+            return []
+        response = await admin.create_topics(
+            [_new_topic(spec, settings) for spec in missing], timeout_ms=_CREATE_TIMEOUT_MS
+        )
+    results = [(result[0], result[1]) for result in response.topic_errors]
+    refused = [
+        f"{name}: {for_code(code).__name__}"
+        for name, code in results
+        if code not in (0, _ALREADY_THERE)
+    ]
+    if refused:
+        raise TopicsNotCreated("; ".join(refused))
+    return [name for name, code in results if code == 0]
+
+
+def _new_topic(spec: TopicSpec, settings: Settings) -> Any:
+    return NewTopic(
+        name=settings.topic_prefix + spec.name,
+        num_partitions=spec.partitions or settings.partitions,
+        replication_factor=settings.replication_factor,
+        topic_configs=spec.config(),
+    )
+
+
+async def check_topics(settings: Settings) -> list[Problem]:
+    """Return what is wrong with the topics: missing, partition counts, cleanup policies.
+
+    A partition count that differs would send one user's events to different workers.
+    """
+    names = {settings.topic_prefix + spec.name: spec for spec in TOPICS}
+    async with admin_client(settings) as admin:
+        present = set(await admin.list_topics())
+        there = [name for name in names if name in present]
+        partitions = {
+            topic["topic"]: len(topic["partitions"])
+            for topic in (await admin.describe_topics(there) if there else [])
+        }
+        configs = await _configs(admin, there)
+    problems = [Problem(name, "missing") for name in names if name not in present]
+    for name in there:
+        spec = names[name]
+        expected = spec.partitions or settings.partitions
+        if partitions[name] != expected:
+            text = f"expected {expected} partitions (setting partitions), got {partitions[name]}"
+            problems.append(Problem(name, text))
+        problems += _config_problems(name, spec, configs.get(name, {}))
+    return problems
+
+
+async def _configs(admin: Any, names: list[str]) -> dict[str, dict[str, str]]:
+    if not names:
+        return {}
+    wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+    configs: dict[str, dict[str, str]] = {}
+    for response in await admin.describe_configs(wanted):
+        for resource in response.resources:
+            configs[resource[3]] = {entry[0]: entry[1] for entry in resource[4]}
+    return configs
+
+
+def _config_problems(name: str, spec: TopicSpec, config: dict[str, str]) -> list[Problem]:
+    # A broker that does not tell its settings cannot be checked.
+    policy = config.get("cleanup.policy")
+    if policy is None or set(policy.split(",")) == set(spec.cleanup.split(",")):
+        return []
+    return [Problem(name, f"expected cleanup.policy={spec.cleanup}, got {policy}")]
+
+
+async def wait_for_broker(
+    settings: Settings, on_wait: Callable[[str], None] = lambda reason: None
+) -> None:
+    """Return when a broker answers, trying again with growing pauses.
+
+    Raises BrokerAbsent after ``broker_wait_s``, if that is set. ``on_wait`` is told why it waits.
+    """
+
+    def before_sleep(state: RetryCallState) -> None:
+        reason = f"no Kafka broker at {settings.broker}"
+        log.warning("%s: trying again in %.1f s", reason, state.upcoming_sleep)
+        on_wait(reason)
+
+    limit_s = settings.broker_wait_s
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type((KafkaError, OSError)),
+            wait=wait_exponential_jitter(initial=0.25, max=10),
+            stop=stop_after_delay(limit_s) if limit_s else stop_never,
+            before_sleep=before_sleep,
+            reraise=True,
+        ):
+            with attempt:
+                async with admin_client(settings) as admin:
+                    await admin.list_topics()
+    except (KafkaError, OSError) as error:
+        raise BrokerAbsent(
+            f"no Kafka broker at {settings.broker} within {limit_s:g} s (setting broker_wait_s)"
+        ) from error
