@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,13 @@ def test_workers_start_only_after_the_topics_are_there():
     for tier in ("encode", "preference"):
         condition = SERVICES[tier]["depends_on"]["topics"]["condition"]
         assert condition == "service_completed_successfully"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_program_takes_the_command(service):
+    command = [sys.executable, "-m", "stream.cli", *SERVICES[service]["command"], "--help"]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_kafka_is_the_version_that_the_tests_run_on():
