@@ -8,7 +8,7 @@ from typing import cast, get_args
 from stream.agents.reports import BatchReport, Report
 from stream.dead_letters import DeadLetters
 from stream.messages import Band
-from stream.metrics import Cause, Metrics, Outcome, Stage
+from stream.metrics import Cause, Metrics, Outcome, Stage, TextKind
 
 
 def reporter(metrics: Metrics, dead_letters: DeadLetters, clock: Callable[[], int]) -> Report:
@@ -31,6 +31,8 @@ def reporter(metrics: Metrics, dead_letters: DeadLetters, clock: Callable[[], in
             metrics.published(topic, event_times_ms, batch.arrivals_ms[topic], now_ms)
         for source, n in batch.sources.items():
             metrics.recommended_items.labels(source).inc(n)
+        for kind, n in batch.texts.items():
+            metrics.count_texts(cast(TextKind, kind), n)
         metrics.coalesced.inc(batch.n_coalesced)
         metrics.cold_starts.inc(batch.n_cold)
         for (band, cause), n in batch.bands.items():

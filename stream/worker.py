@@ -163,7 +163,7 @@ class _Worker:
         await tier.app.start()
         await self._watch_lag(tier, stack)
         log.info("running: group=%s topics=%s", tier.app.conf.id, ",".join(tier.topics))
-        while not tier.app.should_stop:
+        while not tier.app.should_stop:  # noqa: ASYNC110 - see CRASH_POLL_S
             await asyncio.sleep(CRASH_POLL_S)
         return EXIT_CRASHED
 
@@ -174,9 +174,7 @@ class _Worker:
         await offsets.start()
         stack.push_async_callback(offsets.stop)
         places: list[Place] = [
-            (topic, partition)
-            for topic in tier.topics
-            for partition in range(settings.partitions)
+            (topic, partition) for topic in tier.topics for partition in range(settings.partitions)
         ]
 
         def on_reading(reading: Sequence[PartitionLag]) -> None:

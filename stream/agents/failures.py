@@ -15,9 +15,11 @@ class Failures:
     def __init__(self, dead_letters: DeadLetters, stage: str) -> None:
         self._dead_letters = dead_letters
         self._stage = stage
+        self.n_failed = 0
 
     def effect(self, message: SourceMessage, error: Exception, report: BatchReport) -> Effect:
         """Return the dead letter of a message, and note it in the report."""
+        self.n_failed += 1
         failure = Failure(message, error, self._stage)
         report.failures.append(failure)
         output = self._dead_letters.output_of(failure)

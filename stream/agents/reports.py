@@ -28,6 +28,7 @@ class BatchReport:
     sources: Counter[str] = field(default_factory=Counter)
     bands: Counter[tuple[str, str]] = field(default_factory=Counter)
     n_assessed: Counter[str] = field(default_factory=Counter)
+    texts: Counter[str] = field(default_factory=Counter)
     n_coalesced: int = 0
     n_cold: int = 0
     n_future: int = 0

@@ -42,6 +42,10 @@ class PartitionedStore(Protocol):
     def scan(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Return up to ``limit`` rows whose key is greater than ``after``, in key order."""
 
+    def n_rows(self) -> int: ...
+
+    def n_bytes(self) -> int: ...
+
     def set_persisted_offset(self, tp: TP, offset: int) -> None: ...
 
 
@@ -83,6 +87,16 @@ class RocksDBStore(rocksdb.Store):
         rows: Iterator[tuple[bytes, bytes]] = (row for row in items if row[0] != self.offset_key)
         return list(islice(rows, limit))
 
+    def n_rows(self) -> int:
+        return self._sum("rocksdb.estimate-num-keys")
+
+    def n_bytes(self) -> int:
+        on_disk = self._sum("rocksdb.total-sst-files-size")
+        return on_disk + self._sum("rocksdb.cur-size-all-mem-tables")
+
+    def _sum(self, name: str) -> int:
+        return sum(int(db.property_int_value(name) or 0) for db in self._dbs.values())
+
     def apply_changelog_batch(
         self,
         batch: Iterable[EventT[Any]],
@@ -107,6 +121,7 @@ class MemoryStore(memory.Store[Any, Any]):
         super().__post_init__()
         self._rows: dict[int, dict[bytes, bytes]] = {}
         self._sorted: dict[int, list[bytes]] = {}
+        self._n_bytes: dict[int, int] = {}
 
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         rows = self._rows.get(partition, {})
@@ -114,11 +129,14 @@ class MemoryStore(memory.Store[Any, Any]):
 
     def write(self, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
         held = self._rows.setdefault(partition, {})
+        grown = 0
         for key, value in rows.items():
-            if value is None:
-                held.pop(key, None)
-            else:
+            old = held.pop(key, None)
+            grown -= 0 if old is None else len(key) + len(old)
+            if value is not None:
                 held[key] = value
+                grown += len(key) + len(value)
+        self._n_bytes[partition] = self._n_bytes.get(partition, 0) + grown
 
     def scan(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         held = self._rows.get(partition, {})
@@ -135,6 +153,12 @@ class MemoryStore(memory.Store[Any, Any]):
         if not after or partition not in self._sorted:
             self._sorted[partition] = sorted(held)
         return self._sorted[partition]
+
+    def n_rows(self) -> int:
+        return sum(map(len, self._rows.values()))
+
+    def n_bytes(self) -> int:
+        return sum(len(key) + len(row) for rows in self._rows.values() for key, row in rows.items())
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
         """Nothing outlives the process, so nothing is remembered."""
@@ -154,6 +178,7 @@ class MemoryStore(memory.Store[Any, Any]):
         for partition in set(self._rows) - kept:
             del self._rows[partition]
             self._sorted.pop(partition, None)
+            self._n_bytes.pop(partition, None)
 
 
 def _greater(keys: list[bytes], after: bytes) -> Iterator[bytes]:

@@ -88,6 +88,16 @@ class PartitionTable(faust.Table[bytes, bytes]):
             found = self._partitions.scan(partition, after, limit)
         return [(key, unstamp(value)[1]) for key, value in found if not key.startswith(CONTROL)]
 
+    def n_rows(self) -> int:
+        """Return how many rows the local store holds; an estimate for RocksDB."""
+        with _store(self.name):
+            return self._partitions.n_rows()
+
+    def n_bytes(self) -> int:
+        """Return the size of the local store's rows (on disk, for RocksDB)."""
+        with _store(self.name):
+            return self._partitions.n_bytes()
+
     def delivered(self, partition: int, changelog_offset: int) -> None:
         """Remember that the local store holds the changelog up to this offset."""
         tp = TP(self.changelog_topic_name, partition)

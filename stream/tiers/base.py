@@ -46,9 +46,12 @@ class Parts:
 class Tier(Protocol):
     """One consumer group's worth of work."""
 
-    app: EngineApp
-    #: The topics whose lag is this tier's.
-    topics: Sequence[str]
+    @property
+    def app(self) -> EngineApp: ...
+
+    @property
+    def topics(self) -> Sequence[str]:
+        """Return the topics whose lag is this tier's."""
 
     async def start(self) -> None:
         """Load models and catch up with what every worker reads; before the app starts."""

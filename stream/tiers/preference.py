@@ -27,6 +27,7 @@ from stream.core.user_state import Rules
 from stream.dead_letters import StormGauge
 from stream.engine.app import add_agent, add_table, new_app, partitions_of
 from stream.engine.commits import Committer
+from stream.engine.table import PartitionTable
 from stream.observe import reporter
 from stream.settings import Settings
 from stream.tiers.base import Background, Parts, wall_clock_ms
@@ -52,6 +53,8 @@ class PreferenceTier:
         self._encoder_id = encoder_id(model)
         self._catalogue = _catalogue(settings, model.dim)
         self._follower = CatalogFollower(settings, self._catalogue, self._encoder_id)
+        self._n_refused = 0
+        self._tables: dict[str, PartitionTable] = {}
         self._add_users()
         self._add_items()
         self.app.on_partitions_revoked.connect(self._revoked, weak=False)
@@ -59,9 +62,10 @@ class PreferenceTier:
 
     def _add_users(self) -> None:
         parts, settings = self._parts, self._parts.settings
-        table = add_table(self.app, settings, USER_STATE.name)
+        table = self._tables[USER_STATE.name] = add_table(self.app, settings, USER_STATE.name)
         self._users = Committer(table, parts.sender, USER_STATE.name)
         rules = Rules.of(settings)
+        failures = Failures(parts.dead_letters, "preferences")
         self._preferences = Preferences(
             table=table,
             committer=self._users,
@@ -77,7 +81,7 @@ class PreferenceTier:
             churn=Churn(BaselineChurn(), self._users, _churn_rules(settings), time.monotonic),
             rules=rules,
             encoder_id=self._encoder_id,
-            failures=Failures(parts.dead_letters, "preferences"),
+            failures=failures,
             clock=wall_clock_ms,
             report=reporter(parts.metrics, parts.dead_letters, wall_clock_ms),
         )
@@ -87,19 +91,20 @@ class PreferenceTier:
             settings,
             "preferences",
             (CLICKSTREAM.name, EMBEDDED_TEXTS.name, USERS.name),
-            Guard(self._preferences.process, self._preferences.reject, StormGauge()),
+            Guard(self._preferences.process, self._preferences.reject, failures, StormGauge()),
             wait_s=settings.batch_wait_ms / 1000,
         )
 
     def _add_items(self) -> None:
         parts, settings = self._parts, self._parts.settings
-        table = add_table(self.app, settings, ITEM_STATE.name)
+        table = self._tables[ITEM_STATE.name] = add_table(self.app, settings, ITEM_STATE.name)
         self._items = Committer(table, parts.sender, ITEM_STATE.name)
+        failures = Failures(parts.dead_letters, "neighbours")
         neighbours = Neighbours(
             table,
             self._items,
             _counting(settings),
-            Failures(parts.dead_letters, "neighbours"),
+            failures,
             reporter(parts.metrics, parts.dead_letters, wall_clock_ms),
         )
         table.on_partitions_ready = self._items.hold
@@ -108,7 +113,7 @@ class PreferenceTier:
             settings,
             "neighbours",
             (ITEM_PAIRS.name,),
-            Guard(neighbours.process, neighbours.reject, StormGauge()),
+            Guard(neighbours.process, neighbours.reject, failures, StormGauge()),
             # Pairs are gathered for longer: each item touched is published once per batch.
             wait_s=settings.neighbours_interval_ms / 1000,
         )
@@ -118,6 +123,7 @@ class PreferenceTier:
         self._parts.readiness.set("model", True, self._encoder_id)
         await self._follower.start()
         await self._follower.caught_up()
+        self._background.start(self._follower.watch())
         self._parts.readiness.set("catalogue_caught_up", True)
         self._background.start(self._tick(self._preferences.publish_due, DUE_TICK_S))
         self._background.start(self._tick(self._preferences.assess_silent, TICK_S))
@@ -146,7 +152,8 @@ class PreferenceTier:
         metrics.rebalances.inc()
         metrics.recovery_seconds.set(time.monotonic() - self._revoked_at)
 
-    async def _revoked(self, _app: Any, revoked: set[TP], **_: Any) -> None:
+    async def _revoked(self, *args: Any, **_: Any) -> None:
+        revoked: set[TP] = args[-1]
         self._revoked_at = time.monotonic()
         self._parts.readiness.set("recovered", False, "rebalancing")
         prefix = self._parts.settings.topic_prefix
@@ -155,11 +162,15 @@ class PreferenceTier:
         self._items.release(partitions_of(revoked, prefix + ITEM_STATE.name))
 
     async def _show(self) -> None:
-        metrics, follower = self._parts.metrics, self._follower
-        metrics.index_items.set(len(self._catalogue))
-        metrics.index_vectors.set(self._catalogue.n_vectors)
+        metrics, catalogue, follower = self._parts.metrics, self._catalogue, self._follower
+        metrics.show_index(len(catalogue), catalogue.n_vectors, catalogue.version, wall_clock_ms())
         for topic, lag in follower.lag.items():
             metrics.follower_lag.labels(topic).set(lag)
+        metrics.count_refused_vectors("encoder", follower.refused_vectors - self._n_refused)
+        self._n_refused = follower.refused_vectors
+        for name, table in self._tables.items():
+            metrics.state_rows.labels(name).set(table.n_rows())
+            metrics.state_bytes.labels(name).set(table.n_bytes())
 
 
 def _catalogue(settings: Settings, dim: int) -> Catalogue:
@@ -192,9 +203,7 @@ def _publishing(settings: Settings, encoder: str) -> Publishing:
 
 def _churn_rules(settings: Settings) -> ChurnRules:
     return ChurnRules(
-        thresholds=Thresholds(
-            settings.churn_low, settings.churn_high, settings.churn_hysteresis
-        ),
+        thresholds=Thresholds(settings.churn_low, settings.churn_high, settings.churn_hysteresis),
         horizon_days=settings.churn_horizon_days,
         assess_s=settings.churn_assess_s,
         clock=settings.clock,

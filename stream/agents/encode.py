@@ -1,0 +1,235 @@
+"""items, searches, reviews, users -> item-embeddings, embedded-texts: the only stage with BERT."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.encoder import Side, TextEncoder
+from stream.agents.failures import Failures
+from stream.agents.reports import BatchReport, Report
+from stream.core.events import (
+    BadEvent,
+    Item,
+    Review,
+    Search,
+    User,
+    parse_item,
+    parse_review,
+    parse_search,
+    parse_user,
+)
+from stream.delivery import Output, Sender, SourceMessage
+from stream.messages import EmbeddedText, ItemEmbedding, SourcePlace, to_fp16, to_message
+from stream.topics import EMBEDDED_TEXTS, ITEM_EMBEDDINGS, ITEMS
+
+#: Longer texts are cut here; what the model reads of the rest is its own limit's matter.
+MAX_CHARS = 20_000
+
+Kind = Literal["item", "search", "review", "user"]
+_KINDS: dict[str, Kind] = {
+    "items": "item",
+    "searches": "search",
+    "reviews": "review",
+    "users": "user",
+}
+#: Queries and stated interests are what is searched with; items and reviews what is found.
+_SIDES: dict[Kind, Side] = {
+    "item": "passage",
+    "review": "passage",
+    "search": "query",
+    "user": "query",
+}
+_PARSERS: dict[str, Callable[[bytes | None, bytes | None], Item | Search | Review | User]] = {
+    "items": parse_item,
+    "searches": parse_search,
+    "reviews": parse_review,
+    "users": parse_user,
+}
+
+
+def item_text(item: Item) -> str:
+    """Return what the encoder reads of an item."""
+    parts = [item.title, item.brand or "", " ".join(item.categories), " ".join(item.tags)]
+    return ". ".join(part for part in (*parts, item.description or "") if part)[:MAX_CHARS]
+
+
+def text_of(event: Item | Search | Review | User) -> str:
+    """Return what the encoder reads of an event; empty when there is nothing to read."""
+    if isinstance(event, Item):
+        return item_text(event)
+    if isinstance(event, Search):
+        return event.query[:MAX_CHARS]
+    if isinstance(event, Review):
+        return ". ".join(part for part in (event.title, event.text) if part)[:MAX_CHARS]
+    return "; ".join(event.interests)[:MAX_CHARS]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A text to encode, and where its vector goes."""
+
+    message: SourceMessage
+    kind: Kind
+    text: str
+    item_id: str = ""
+    text_hash: bytes = b""
+
+
+class Encode:
+    """Encodes the texts of a micro-batch in one go and sends their vectors on.
+
+    Delivery is at least once, and a repeat is harmless: an item's vector replaces itself, and a
+    text carries the place of its event, by which the preference tier knows it again.
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        queries: TextEncoder,
+        sender: Sender,
+        failures: Failures,
+        report: Report,
+    ) -> None:
+        """``queries`` encodes what is searched with; a cache in front of ``encoder``, usually."""
+        self._encoder = encoder
+        self._queries = queries
+        self._sender = sender
+        self._failures = failures
+        self._report = report
+        self._published: dict[str, bytes] = {}
+
+    def restore(self, item_id: str, embedding: ItemEmbedding | None) -> None:
+        """Note what ``item-embeddings`` holds, so that an unchanged text is not encoded again."""
+        if embedding is None:
+            self._published.pop(item_id, None)
+        elif embedding.encoder == self._encoder.encoder_id:
+            self._published[item_id] = embedding.text_hash
+
+    async def process(self, batch: Sequence[SourceMessage]) -> None:
+        """Return when the vectors of the batch have arrived."""
+        started = perf_counter()
+        report = BatchReport("encode", len(batch))
+        outputs: list[Output] = []
+        jobs = self._jobs(batch, outputs, report)
+        report.seconds["parse"] = perf_counter() - started
+        encoding = perf_counter()
+        vectors = await self._vectors(jobs)
+        report.seconds["encode"] = perf_counter() - encoding
+        for job, vector in zip(jobs, vectors, strict=True):
+            outputs.append(self._output(job, vector))
+            report.texts[job.kind] += 1
+        sending = perf_counter()
+        await self._sender.send(outputs)
+        report.seconds["publish"] = perf_counter() - sending
+        for job in jobs:
+            if job.kind == "item":
+                self._published[job.item_id] = job.text_hash
+        report.outputs.update(output.topic for output in outputs)
+        self._report(report)
+
+    async def reject(self, message: SourceMessage, error: Exception) -> None:
+        """Dead-letter a message that could not be encoded."""
+        report = BatchReport("encode", 1)
+        await self._sender.send([self._failures.effect(message, error, report).output()])
+        self._report(report)
+
+    def _jobs(
+        self, batch: Sequence[SourceMessage], outputs: list[Output], report: BatchReport
+    ) -> list[_Job]:
+        items: dict[str, _Job] = {}
+        texts: list[_Job] = []
+        for message in batch:
+            if message.value is None and message.topic in ("items", "users"):
+                self._tombstone(message, items, outputs, report)
+                continue
+            try:
+                event = _PARSERS[message.topic](message.value, message.key)
+            except BadEvent as error:
+                # The preference tier reads users itself: one dead letter is enough.
+                if message.topic != "users":
+                    outputs.append(self._failures.effect(message, error, report).output())
+                continue
+            job = self._job(message, event)
+            if job is None:
+                report.count(message.topic, "unchanged")
+                continue
+            report.count(message.topic, "encoded")
+            if job.kind == "item":
+                # Only the newest of a batch: the others would be overwritten at once.
+                items[job.item_id] = job
+            else:
+                texts.append(job)
+        return [*items.values(), *texts]
+
+    def _job(self, message: SourceMessage, event: Item | Search | Review | User) -> _Job | None:
+        kind, text = _KINDS[message.topic], text_of(event)
+        if isinstance(event, Item):
+            text_hash = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            if self._published.get(event.item_id) == text_hash:
+                return None
+            return _Job(message, kind, text, event.item_id, text_hash)
+        if isinstance(event, User) and not text:
+            return None
+        return _Job(message, kind, text)
+
+    def _tombstone(
+        self,
+        message: SourceMessage,
+        items: dict[str, _Job],
+        outputs: list[Output],
+        report: BatchReport,
+    ) -> None:
+        report.count(message.topic, "removed")
+        if message.topic != ITEMS.name or message.key is None:
+            return
+        item_id = message.key.decode(errors="replace")
+        items.pop(item_id, None)
+        self._published.pop(item_id, None)
+        outputs.append(Output(ITEM_EMBEDDINGS.name, message.key, None))
+
+    async def _vectors(self, jobs: Sequence[_Job]) -> NDArray[np.float32]:
+        vectors = np.empty((len(jobs), self._encoder.dim), np.float32)
+        # Queries first: somebody waits for an answer to them.
+        sides: tuple[tuple[Side, TextEncoder], ...] = (
+            ("query", self._queries),
+            ("passage", self._encoder),
+        )
+        for side, encoder in sides:
+            rows = [row for row, job in enumerate(jobs) if _SIDES[job.kind] == side]
+            if rows:
+                texts = [jobs[row].text for row in rows]
+                vectors[rows] = await asyncio.to_thread(encoder.encode, texts, side)
+        return vectors
+
+    def _output(self, job: _Job, vector: NDArray[np.float32]) -> Output:
+        message = job.message
+        encoder, dim = self._encoder.encoder_id, self._encoder.dim
+        if job.kind == "item":
+            embedding = ItemEmbedding(
+                item_id=job.item_id,
+                encoder=encoder,
+                dim=dim,
+                text_hash=job.text_hash,
+                vector=to_fp16(vector),
+            )
+            return Output(ITEM_EMBEDDINGS.name, message.key, to_message(embedding))
+        text = EmbeddedText(
+            kind=job.kind,
+            source=SourcePlace(
+                message.topic, message.partition, message.offset, message.timestamp_ms
+            ),
+            event=message.value or b"",
+            encoder=encoder,
+            dim=dim,
+            vector=to_fp16(vector),
+        )
+        # The same partition as the event's: its user's state is there.
+        return Output(EMBEDDED_TEXTS.name, message.key, to_message(text), message.partition)

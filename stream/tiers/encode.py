@@ -1,0 +1,135 @@
+"""The encode tier: the BERT encoder between the texts that come in and the preference tier."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from tenacity import (
+    AsyncRetrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_exponential_jitter,
+)
+
+from models.bert_encoder import BertEncoder
+from models.encoder import EncoderUnavailable
+from models.vector_cache import VectorCache
+from models.weights import resolve
+from stream.agents.encode import Encode
+from stream.agents.failures import Failures
+from stream.agents.guard import Guard
+from stream.dead_letters import StormGauge
+from stream.engine.app import add_agent, new_app
+from stream.messages import BadDerived, read_item_embedding
+from stream.observe import reporter
+from stream.tiers.base import Background, Parts, wall_clock_ms
+from stream.topics import ITEM_EMBEDDINGS, ITEMS, REVIEWS, SEARCHES, USERS
+
+log = logging.getLogger(__name__)
+
+GAUGES_TICK_S = 1.0
+#: A device that is lost for longer than these tries take ends the worker.
+ENCODER_TRIES = 6
+
+
+class EncodeTier:
+    """Owns the model, and no state: any number of them share the work by partitions."""
+
+    topics = (ITEMS.name, SEARCHES.name, REVIEWS.name, USERS.name)
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self.app = new_app(parts.settings, "encode")
+        self._background = Background(self.app)
+        self._counted = [0, 0, 0]
+
+    async def start(self) -> None:
+        """Load the model, and learn which items have their vector already."""
+        settings, parts = self._parts.settings, self._parts
+        encoder = await asyncio.to_thread(
+            lambda: BertEncoder(
+                resolve(settings.encoder),
+                device=settings.encoder_device,
+                batch_size=settings.encoder_batch,
+                max_tokens=settings.encoder_max_tokens,
+            )
+        )
+        cache = VectorCache(encoder, settings.encoder_cache)
+        failures = Failures(parts.dead_letters, "encode")
+        report = reporter(parts.metrics, parts.dead_letters, wall_clock_ms)
+        stage = Encode(encoder, cache, parts.sender, failures, report)
+        await self._restore(stage)
+        parts.readiness.set("model", True, f"{encoder.encoder_id} on {encoder.device}")
+        parts.metrics.encoder_info.labels(encoder.encoder_id, encoder.device).set(1)
+
+        async def process(batch: Any) -> None:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(EncoderUnavailable),
+                stop=stop_after_attempt(ENCODER_TRIES),
+                wait=wait_exponential_jitter(initial=0.5, max=30),
+                before_sleep=before_sleep_log(log, logging.WARNING),
+                reraise=True,
+            ):
+                with attempt:
+                    await stage.process(batch)
+
+        add_agent(
+            self.app,
+            settings,
+            "encode",
+            self.topics,
+            Guard(process, stage.reject, failures, StormGauge()),
+            wait_s=settings.batch_wait_ms / 1000,
+        )
+        self._background.start(self._show(encoder, cache))
+
+    async def stop(self) -> None:
+        await self._background.stop()
+
+    async def _restore(self, stage: Encode) -> None:
+        """Read what ``item-embeddings`` holds now; what comes later, this group writes itself."""
+        settings = self._parts.settings
+        topic = settings.topic_prefix + ITEM_EMBEDDINGS.name
+        places = [TopicPartition(topic, number) for number in range(settings.partitions)]
+        consumer: Any = AIOKafkaConsumer(
+            bootstrap_servers=settings.broker, enable_auto_commit=False
+        )
+        await consumer.start()
+        try:
+            consumer.assign(places)
+            await consumer.seek_to_beginning(*places)
+            ends = await consumer.end_offsets(places)
+            n_items = 0
+            while [place for place in places if await consumer.position(place) < ends[place]]:
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    n_items += len(records)
+                    for record in records:
+                        _restore_one(stage, record)
+            log.info("restored the hashes of item texts: n_records=%d", n_items)
+        finally:
+            await consumer.stop()
+
+    async def _show(self, encoder: BertEncoder, cache: VectorCache) -> None:
+        metrics = self._parts.metrics
+        while True:
+            now = [cache.hits, cache.misses, encoder.n_truncated]
+            hits, misses, truncated = (
+                n - before for n, before in zip(now, self._counted, strict=True)
+            )
+            self._counted = now
+            metrics.count_cache(hits, misses)
+            metrics.encoder_truncated.inc(truncated)
+            await asyncio.sleep(GAUGES_TICK_S)
+
+
+def _restore_one(stage: Encode, record: Any) -> None:
+    item_id = (record.key or b"").decode(errors="replace")
+    try:
+        embedding = None if record.value is None else read_item_embedding(record.value)
+    except BadDerived:  # written by another version: the item is encoded again
+        embedding = None
+    stage.restore(item_id, embedding)
