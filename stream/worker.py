@@ -52,6 +52,10 @@ CRASH_POLL_S = 0.2
 EXIT_CRASHED, EXIT_TOPICS, EXIT_STUCK = 1, 3, 4
 
 
+class CannotListen(RuntimeError):
+    """The address of metrics and health cannot be had."""
+
+
 class BadTopics(RuntimeError):
     """Topics are missing or not as they must be; the text names each."""
 
@@ -140,7 +144,13 @@ class _Worker:
         if port:
             host = self._settings.metrics_host
             server = HealthServer(self._metrics.registry, self._readiness, host, port)
-            await server.start()
+            try:
+                await server.start()
+            except OSError as error:
+                raise CannotListen(
+                    f"metrics and health cannot listen on {host}:{port} "
+                    f"(settings metrics_host, metrics_port): {error.strerror or error}"
+                ) from None
             stack.push_async_callback(server.stop)
 
     async def _work(self, stack: AsyncExitStack) -> int:

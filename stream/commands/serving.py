@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -22,9 +23,16 @@ def worker(
 ) -> None:
     """Run the workers: events in, recommendations out."""
     settings = settings_of()
-    from stream.worker import run_worker
+    if tier is Tier.PREFERENCE:
+        # Its searches are small and many: threads of the numeric libraries only get in their way.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from models.weights import ModelError
+    from stream.topic_admin import BrokerAbsent
+    from stream.worker import CannotListen, run_worker
 
-    raise typer.Exit(run_worker(settings, tier.value))
+    with one_line(BrokerAbsent, CannotListen, ModelError):
+        raise typer.Exit(run_worker(settings, tier.value))
 
 
 def broker(
@@ -55,8 +63,10 @@ def demo(
     something was lost. A configured broker is not touched.
     """
     settings = settings_of()
+    from stream.broker import BrokerFailed
     from stream.demo.processes import ChildFailed
     from stream.demo.run import run_demo
+    from stream.topic_admin import TopicsNotCreated
 
-    with one_line(ChildFailed):
+    with one_line(BrokerFailed, ChildFailed, TopicsNotCreated):
         raise typer.Exit(run_demo(settings, seconds=seconds, rate=rate, serve=serve, seed=seed))

@@ -78,7 +78,7 @@ def _embedded(message: SourceMessage, encoder_id: str) -> Taken:
     if message.value is None:
         raise BadDerived("expected an embedded text, got a null value")
     text: EmbeddedText = read_embedded_text(message.value)
-    event = _TEXT_PARSERS[text.kind](text.event, None)
+    event = _TEXT_PARSERS[text.kind](text.event, message.key)
     place = text.source
     sourced = Sourced(
         source="interests" if text.kind == "user" else place.topic,
