@@ -15,6 +15,7 @@ from typing import Literal
 
 import uvloop
 
+from stream.broker import die_with_parent
 from stream.engine.app import group_of
 from stream.health import Condition, HealthServer, Progress, Readiness
 from stream.kafka_client import KafkaSender
@@ -78,7 +79,7 @@ def _run_all() -> int:
     """Run each tier in a process of its own: the encoder must not share a core's interpreter
     with the hot path. When one ends, so does the other; restarting is the supervisor's job."""
     command = [sys.executable, "-m", "stream.cli", "worker", "--tier"]
-    children = [subprocess.Popen([*command, tier]) for tier in TIERS]
+    children = [subprocess.Popen([*command, tier], preexec_fn=die_with_parent) for tier in TIERS]
 
     def pass_on(signum: int, _frame: object) -> None:
         for child in children:

@@ -1,0 +1,204 @@
+"""Workers as processes and a client from outside: confluent-kafka, none of our own code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+READY_S = 120.0
+
+
+def free_port_pair() -> int:
+    """Return a port that is free, and so is the next."""
+    for _ in range(100):
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError):
+                second.bind(("127.0.0.1", port + 1))
+                return port
+    raise RuntimeError("no two free ports in a row")
+
+
+@dataclass
+class Workers:
+    """Both tiers as ``prefstream worker`` runs them, on a broker, with settings of their own."""
+
+    broker: str
+    prefix: str
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port_pair)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        own = {
+            "PREFSTREAM_BROKER": self.broker,
+            "PREFSTREAM_TOPIC_PREFIX": self.prefix,
+            "PREFSTREAM_STATE_DIR": str(self.folder / "state"),
+            "PREFSTREAM_METRICS_PORT": str(self.port),
+            "PREFSTREAM_PARTITIONS": "2",
+            **self.settings,
+        }
+        return {**os.environ, **own}
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    def command(self, *args: str) -> str:
+        """Run a command of ours to its end and return what it prints; fails as it does."""
+        done = subprocess.run(
+            [sys.executable, "-m", "stream.cli", *args],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stream.cli", "worker"],
+                env=self.env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.until(self.ready, "ready", READY_S)
+
+    def stop(self) -> int:
+        assert self.process
+        self.process.terminate()
+        return self.process.wait(40)
+
+    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
+        """Wait for a condition; a worker that ends meanwhile fails the test with its log."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            ended = self.process is not None and self.process.poll() is not None
+            assert not ended, f"the worker ended:\n{self.tail()}"
+            assert time.monotonic() < deadline, f"not {what} in time:\n{self.tail()}"
+            time.sleep(0.1)
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-6000:]
+
+    def get(self, tier: str, path: str) -> tuple[int, str]:
+        port = self.port + ("encode", "preference").index(tier)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def ready(self) -> bool:
+        return all(self.get(tier, "/ready")[0] == 200 for tier in ("encode", "preference"))
+
+    def metric(self, tier: str, name: str) -> float:
+        """Return the sum of a metric over its labels."""
+        lines = self.get(tier, "/metrics")[1].splitlines()
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.startswith((name + " ", name + "{"))
+        )
+
+
+@contextlib.contextmanager
+def workers(broker: str, prefix: str, folder: Path, **settings: str) -> Iterator[Workers]:
+    """Topics made, both tiers running and ready; stopped afterwards, whatever happens."""
+    running = Workers(broker, prefix, folder, settings)
+    running.command("topics", "create")
+    running.start()
+    try:
+        yield running
+    finally:
+        if running.process and running.process.poll() is None:
+            running.stop()
+
+
+class Outside:
+    """A producer and a consumer as a shop's own programs would use them."""
+
+    def __init__(self, broker: str, prefix: str) -> None:
+        self.broker, self.prefix = broker, prefix
+        self._producer = Producer(
+            {"bootstrap.servers": broker, "partitioner": "murmur2_random", "linger.ms": 0}
+        )
+
+    def send(self, topic: str, key: str, value: dict[str, Any] | bytes | None) -> None:
+        raw = json.dumps(value).encode() if isinstance(value, dict) else value
+        self._producer.produce(self.prefix + topic, key=key.encode(), value=raw)
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        assert self._producer.flush(30) == 0
+
+    def read(self, topic: str, idle_s: float = 3.0) -> list[Any]:
+        """Return every message of a topic from the beginning to its end."""
+        consumer = self._consumer([topic], "earliest")
+        messages: list[Any] = []
+        last = time.monotonic()
+        while time.monotonic() - last < idle_s:
+            message = consumer.poll(0.2)
+            if message is not None and not message.error():
+                messages.append(message)
+                last = time.monotonic()
+        consumer.close()
+        return messages
+
+    def follow(self, topics: Sequence[str]) -> Consumer:
+        """Return a consumer that gets what comes from now on."""
+        return self._consumer(topics, "latest")
+
+    def _consumer(self, topics: Sequence[str], start: str) -> Consumer:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.broker,
+                "group.id": f"{self.prefix}outside",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        places: list[TopicPartition] = []
+        for topic in topics:
+            metadata = consumer.list_topics(self.prefix + topic, timeout=10)
+            for number in metadata.topics[self.prefix + topic].partitions:
+                place = TopicPartition(self.prefix + topic, number)
+                low, high = consumer.get_watermark_offsets(place, timeout=10)
+                place.offset = low if start == "earliest" else high
+                places.append(place)
+        consumer.assign(places)
+        return consumer
+
+
+def next_of(consumer: Consumer, timeout_s: float = 20.0) -> Any:
+    """Return the next message of any topic followed."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        message = consumer.poll(0.2)
+        if message is None:
+            continue
+        if message.error():
+            assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+            continue
+        return message
+    raise AssertionError(f"no message within {timeout_s:g} s")
