@@ -6,7 +6,7 @@ import asyncio
 
 import typer
 
-from stream.commands.common import broker_errors, settings_of
+from stream.commands.common import broker_errors, one_line, settings_of
 
 topics = typer.Typer(
     help="The topics of the program, with their settings.",
@@ -18,10 +18,10 @@ topics = typer.Typer(
 @topics.command()
 def create() -> None:
     """Create the topics that are missing."""
-    from stream.topic_admin import create_topics
+    from stream.topic_admin import TopicsNotCreated, create_topics
 
     settings = settings_of()
-    with broker_errors(settings.broker):
+    with broker_errors(settings.broker), one_line(TopicsNotCreated):
         created = asyncio.run(create_topics(settings))
     for name in created:
         typer.echo(f"created {name}")

@@ -12,6 +12,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from stream.broker import die_with_parent
+
 STOP_DEADLINE_S = 20.0
 
 # A proxy of the environment has no business between us and loopback.
@@ -40,6 +42,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
 
     def __enter__(self) -> Child:

@@ -69,7 +69,7 @@ def run_demo(
     ):
         own = _on_loopback(settings, broker.address, Path(folder) / "state")
         console.print(f"broker {own.broker}, topics", style="dim")
-        create_topics(own)
+        asyncio.run(create_topics(own))
         with _worker(own, Path(folder) / "worker.log") as worker:
             return asyncio.run(_Demo(own, plan, console, worker, started_s).play())
 
