@@ -137,9 +137,15 @@ class Settings(BaseSettings):
     churn_assess_s: float = Field(
         24 * 3600.0, gt=0, description="Every user is assessed at least this often; id window."
     )
+    churn_base_shift: float = Field(
+        0.0, ge=-20, le=20, description="Added to the log-odds of churn: the shop's own level."
+    )
+    churn_typical_order: float = Field(
+        50.0, gt=0, description="A usual order's value, in the shop's currency."
+    )
     clock: Literal["wall", "stream"] = Field(
         "wall",
-        description="What the timer for silent users calls now: the clock, or (replays of old "
+        description="What churn, exclusions and popularity call now: the clock, or (replays of old "
         "logs) the latest event time of the partition.",
     )
 

@@ -82,7 +82,7 @@ class Churn:
         for partition, drafts in by_partition.items():
             self._count(partition, drafts)
             newest_ms = work.commit(partition).stream_time_ms
-            self._assess(drafts, work, self._now(partition, wall_ms, newest_ms), "event")
+            self._assess(drafts, work, self.now(partition, wall_ms, newest_ms), "event")
 
     def assess_slice(self, work: Work, table: PartitionTable, partition: int, wall_ms: int) -> None:
         """Assess the next slice of a partition, as of the beginning of the assessment window."""
@@ -100,7 +100,7 @@ class Churn:
         drafts = [UserDraft.load(key.decode(), partition, row, None) for key, row in rows]
         for draft in drafts:
             work.add(draft)
-        now_ms = assessment_window(self._now(partition, wall_ms), self._rules.assess_s)
+        now_ms = assessment_window(self.now(partition, wall_ms), self._rules.assess_s)
         self._assess([d for d in drafts if d.publishable()], work, now_ms, "timer")
 
     @staticmethod
@@ -112,7 +112,8 @@ class Churn:
             new = sum(not draft.loaded.activity for draft in drafts)
             self._walks[partition].n_users += new
 
-    def _now(self, partition: int, wall_ms: int, newest_ms: int = 0) -> int:
+    def now(self, partition: int, wall_ms: int, newest_ms: int = 0) -> int:
+        """Return the time of a partition: the wall clock's, or that of its newest event."""
         if self._rules.clock == "wall":
             return wall_ms
         return max(self._committer.stream_time_ms(partition), newest_ms)

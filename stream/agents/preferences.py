@@ -73,7 +73,7 @@ class Preferences:
             now_ms = self._clock()
             due = self._recommending.due(work, now_ms)
             self._churn.assess_active(work, now_ms)
-            await self._recommending.publish(due, work, now_ms)
+            await self._recommending.publish(due, work, now_ms, self._as_of(work, now_ms))
             await self._commit(work)
             work.report.seconds["batch"] = perf_counter() - started
         self._report(work.report)
@@ -88,7 +88,8 @@ class Preferences:
             work = Work(BatchReport("due", len(users)))
             work.load(self._table, [who for who in users if who[0] in held])
             due = [d for d in work.drafts if d.state.pending is not None and d.publishable()]
-            await self._recommending.publish(due, work, self._clock())
+            now_ms = self._clock()
+            await self._recommending.publish(due, work, now_ms, self._as_of(work, now_ms))
             await self._commit(work)
         self._report(work.report)
 
@@ -124,6 +125,15 @@ class Preferences:
             self._committer.release(partitions)
             self._recommending.put_off.drop(partitions)
             self._churn.release(partitions)
+
+    def _as_of(self, work: Work, wall_ms: int) -> int:
+        """Return the time that the work's partitions have reached, by the clock of the settings."""
+        partitions = {draft.partition for draft in work.drafts}
+        times = [
+            self._churn.now(number, wall_ms, work.commit(number).stream_time_ms)
+            for number in partitions
+        ]
+        return max(times, default=wall_ms)
 
     def _take_in(self, batch: Sequence[SourceMessage], work: Work) -> None:
         for message in batch:

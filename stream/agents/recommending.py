@@ -107,15 +107,21 @@ class Recommending:
         sent = self._committer.was_sent(draft.partition, recommendation_id(covered))
         return None if sent else covered
 
-    async def publish(self, due: Sequence[UserDraft], work: Work, now_ms: int) -> None:
-        """Add the messages to the commit; while the catalogue is empty triggers stay pending."""
+    async def publish(
+        self, due: Sequence[UserDraft], work: Work, now_ms: int, as_of_ms: int
+    ) -> None:
+        """Add the messages to the commit; while the catalogue is empty triggers stay pending.
+
+        ``as_of_ms`` is the time for which purchases, popularity and arrivals count: now, or in a
+        replay of an old log the time of the log.
+        """
         if not due:
             return
         started = perf_counter()
-        profiles = [profile_of(draft.state, now_ms, self._rules) for draft in due]
+        profiles = [profile_of(draft.state, as_of_ms, self._rules) for draft in due]
         # Off the loop: a search must not delay the other agents, metrics and health.
         lists = await asyncio.to_thread(
-            self._recommender.recommend, profiles, self._publishing.top_k, now_ms
+            self._recommender.recommend, profiles, self._publishing.top_k, as_of_ms
         )
         model = ModelInfo(
             encoder=self._publishing.encoder_id,

@@ -78,7 +78,15 @@ class PreferenceTier:
                 rules,
                 _publishing(settings, self._encoder_id),
             ),
-            churn=Churn(BaselineChurn(), self._users, _churn_rules(settings), time.monotonic),
+            churn=Churn(
+                BaselineChurn(
+                    typical_order=settings.churn_typical_order,
+                    base_shift=settings.churn_base_shift,
+                ),
+                self._users,
+                _churn_rules(settings),
+                time.monotonic,
+            ),
             rules=rules,
             encoder_id=self._encoder_id,
             failures=failures,
