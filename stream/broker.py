@@ -9,7 +9,7 @@ What it is not: durable to the last record. It keeps everything in memory and wr
 one JSON file about a second after a change; SIGTERM writes it too, SIGKILL loses that last second,
 acknowledged or not. Writing costs about a second of CPU for every 60 MB held, so it is for
 minutes of data, not days. It also answers an empty fetch at once instead of waiting: see
-``stream.kafka_client.PacedConsumer``. Anything serious runs on Apache Kafka (``deploy/kafka``),
+``stream.engine.transport.resting``. Anything serious runs on Apache Kafka (``deploy/kafka``),
 and this is never started when a broker is configured.
 """
 
@@ -44,26 +44,26 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-class BrokerError(RuntimeError):
+class BrokerFailed(RuntimeError):
     """The embedded broker did not start; the text names the port or quotes its log."""
 
 
 class EmbeddedBroker:
-    """A broker on loopback: ``with EmbeddedBroker() as broker: broker.bootstrap_servers``.
+    """A broker on loopback: ``with EmbeddedBroker() as broker: broker.address``.
 
     ``port`` 0 takes a free one; without ``data_dir`` the data ends with the broker. On Linux the
     broker ends when the thread that started it does, however that ends, and saves its data:
     start it from the main thread.
     """
 
-    def __init__(self, port: int = 0, data_dir: Path | None = None) -> None:
+    def __init__(self, data_dir: Path | None = None, port: int = 0) -> None:
         self.port = port or _free_port()
         self._kept = data_dir is not None
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="prefstream-broker-"))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def bootstrap_servers(self) -> str:
+    def address(self) -> str:
         return f"{HOST}:{self.port}"
 
     @property
@@ -76,7 +76,7 @@ class EmbeddedBroker:
         return self._process.pid if self._process is not None else 0
 
     def start(self, timeout_s: float = 30.0) -> None:
-        """Start and return once it answers; raise BrokerError when it does not.
+        """Start and return once it answers; raise BrokerFailed when it does not.
 
         Data of an earlier run is read first: about a second for every 60 MB.
         """
@@ -84,17 +84,17 @@ class EmbeddedBroker:
         deadline = time.monotonic() + timeout_s
         while not _answers(self.port):
             if not self.running:
-                raise BrokerError(f"the embedded broker ended while starting: {self._log_tail()}")
+                raise BrokerFailed(f"the embedded broker ended while starting: {self._log_tail()}")
             if time.monotonic() > deadline:
                 self.kill()
-                raise BrokerError(f"the embedded broker did not answer: {self._log_tail()}")
+                raise BrokerFailed(f"the embedded broker did not answer: {self._log_tail()}")
             time.sleep(0.01)
         try:
-            asyncio.run(_refuse_unknown_topics(self.bootstrap_servers))
+            asyncio.run(_refuse_unknown_topics(self.address))
         except KafkaError as error:
             self.kill()
-            raise BrokerError(f"the embedded broker took no settings: {error}") from None
-        log.info("embedded broker ready at %s data %s", self.bootstrap_servers, self.data_dir)
+            raise BrokerFailed(f"the embedded broker took no settings: {error}") from None
+        log.info("embedded broker ready at %s data %s", self.address, self.data_dir)
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """End it so that it saves its data; SIGKILL after ``timeout_s``."""
@@ -117,7 +117,7 @@ class EmbeddedBroker:
     def wait(self) -> int:
         """Return the exit status once it has ended."""
         if self._process is None:
-            raise BrokerError("the embedded broker was not started")
+            raise BrokerFailed("the embedded broker was not started")
         return self._process.wait()
 
     def __enter__(self) -> EmbeddedBroker:
@@ -150,7 +150,7 @@ class EmbeddedBroker:
                 stderr=output,
                 # Ctrl-C in the terminal is for the program, which then stops the broker last.
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def _log_tail(self) -> str:
@@ -160,14 +160,18 @@ class EmbeddedBroker:
         return " | ".join(lines[-5:]) or "it said nothing"
 
 
-def run_foreground(port: int, data_dir: Path) -> int:
+def run_broker(port: int, data_dir: Path) -> int:
     """Run the broker until it ends or SIGINT or SIGTERM comes; return the exit status."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
-    with EmbeddedBroker(port, data_dir) as broker:
+    with EmbeddedBroker(data_dir, port) as broker:
+        sys.stdout.write(
+            f"embedded broker on {broker.address}, data in {data_dir}; Ctrl-C ends it\n"
+        )
+        sys.stdout.flush()
         try:
             return broker.wait()
         except KeyboardInterrupt:
@@ -175,9 +179,9 @@ def run_foreground(port: int, data_dir: Path) -> int:
             return 0
 
 
-async def _refuse_unknown_topics(bootstrap_servers: str) -> None:
+async def _refuse_unknown_topics(address: str) -> None:
     """Switch off making topics by mentioning them: a misspelt name must be an error."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
     await admin.start()
     try:
         setting = {"auto.create.topics.enable": "false"}
@@ -186,7 +190,8 @@ async def _refuse_unknown_topics(bootstrap_servers: str) -> None:
         await admin.close()
 
 
-def _end_with_parent() -> None:
+def die_with_parent() -> None:
+    """Ask for SIGTERM when the parent ends, however it ends; for a child's ``preexec_fn``."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -203,7 +208,7 @@ def _check_free(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise BrokerError(f"port {port} on {HOST} cannot be used: {error.strerror}") from None
+            raise BrokerFailed(f"port {port} on {HOST} cannot be used: {error.strerror}") from None
 
 
 def _answers(port: int) -> bool:
