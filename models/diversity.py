@@ -22,7 +22,8 @@ def pick_diverse(
     if diversity == 0 or k < 2:
         return order[:k]
     low, high = float(scores[order[-1]]), float(scores[order[0]])
-    relevance = (scores - low) * np.float32((1 - diversity) / ((high - low) or 1.0))
+    # Divided by ``diversity``, which spares a multiplication per pick.
+    relevance = (scores - low) * np.float32((1 - diversity) / diversity / ((high - low) or 1.0))
     nearest = np.zeros(len(scores), np.float32)
     picked = np.empty(k, np.int64)
     best = int(order[0])
@@ -31,5 +32,5 @@ def pick_diverse(
         relevance[best] = -np.inf
         # One matrix-vector product a pick: the full Gram matrix is mostly never looked at.
         np.maximum(nearest, vectors @ vectors[best], out=nearest)
-        best = int(np.argmax(relevance - np.float32(diversity) * nearest))
+        best = int((relevance - nearest).argmax())
     return picked

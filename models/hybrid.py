@@ -1,8 +1,9 @@
 """The hybrid score of a pool: text similarity and co-occurrence, recent history first.
 
-models/evidence.py has the formula. What is added to it is small on purpose, measured in units of
-``reach`` (the largest score the history could give), and zero where the profile or the catalogue
-has nothing to add: with no interest sums, no popularity and no arrivals the score is the formula.
+models/evidence.py has the formula. What is added to it is measured in units of ``reach``, the
+largest score the history could give, and settles near-ties only: on Amazon Beauty every larger
+weight of the interest sums or of popularity made the ranking worse. Where the history says
+nothing (its items have left the catalogue) the interest sums speak in its place.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ class HybridRule:
 
     text_share: float
     step_decay: float
-    long_interest: float = 0.02
-    short_interest: float = 0.02
-    popular: float = 0.01
-    new_arrival: float = 0.005
+    long_interest: float = 0.002
+    short_interest: float = 0.002
+    popular: float = 0.002
+    new_arrival: float = 0.001
     repeat_penalty: float = 0.15
 
 
@@ -48,9 +49,19 @@ class Taste:
         """Return u (dim,): an item's vector times u is the part of its score that texts speak
         for. What speaks against is left out, or the opposites of a disliked item would be found.
         """
-        told: NDArray[np.float32] = evidence.coefficients.clip(min=0) @ self.elements
-        lasting = rule.long_interest * self.long + rule.short_interest * self.short
-        return np.asarray(rule.text_share * told + evidence.reach * lasting, np.float32)
+        long_share, short_share = self.interest_shares(evidence, rule)
+        lasting = long_share * self.long + short_share * self.short
+        told = rule.text_share * self._told(evidence)
+        return np.asarray(told + evidence.reach * lasting, np.float32)
+
+    def interest_shares(self, evidence: Evidence, rule: HybridRule) -> tuple[float, float]:
+        """Return the weights of the long and the short interest beside this history."""
+        if self._told(evidence).any():
+            return rule.long_interest, rule.short_interest
+        return rule.text_share / 2, rule.text_share / 2
+
+    def _told(self, evidence: Evidence) -> NDArray[np.float32]:
+        return np.asarray(evidence.coefficients.clip(min=0) @ self.elements, np.float32)
 
 
 def promising(

@@ -88,9 +88,10 @@ def _extras(
     picked: Pool, vectors: Vectors, shopper: Shopper, rule: HybridRule
 ) -> NDArray[np.float32]:
     """Return the contributions of what is added to the formula, (k, 4), in _EXTRAS' order."""
+    long_share, short_share = shopper.taste.interest_shares(shopper.evidence, rule)
     added = [
-        rule.long_interest * (vectors @ shopper.taste.long),
-        rule.short_interest * (vectors @ shopper.taste.short),
+        long_share * (vectors @ shopper.taste.long),
+        short_share * (vectors @ shopper.taste.short),
         rule.popular * picked.popular,
         rule.new_arrival * picked.new_arrival,
     ]

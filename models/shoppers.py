@@ -113,7 +113,8 @@ class Retrieval:
         weights = [p.long_weight for p in profiles] + [p.short_weight for p in profiles]
         vectors = np.stack([none if vector is None else vector for vector in sums])
         centred = self._catalogue.centre(vectors, np.asarray(weights, np.float32))
-        centred[[vector is None for vector in sums]] = 0
+        # A sum with more against than for names what to avoid; its opposite is no interest.
+        centred[np.asarray(weights) <= 0] = 0
         return centred.reshape(2, len(profiles), dim)
 
     def _found(self, queries: Vectors) -> list[Found]:

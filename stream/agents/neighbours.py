@@ -84,7 +84,7 @@ class Neighbours:
         changed = fold_batch(self._states(partition, list(by_item)), by_item, self._rules)
         for item_id, state in changed.items():
             commit.rows[item_id.encode()] = item_rows.to_row(state)
-            value = to_message(to_neighbours(state))
+            value = to_message(to_neighbours(state, self._rules))
             commit.effects.append(Effect("", ITEM_NEIGHBOURS.name, item_id.encode(), value))
         # Behind the items' rows: a ledger that were ahead of them would drop uncounted pairs.
         commit.rows[PAIRS_LEDGER_KEY] = item_rows.ledger_to_row(ledger)

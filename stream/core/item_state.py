@@ -20,10 +20,14 @@ OffsetTouch = tuple[int, ItemTouch]
 # Below this a count says nothing any more: 20 half-lives after one touch.
 _FORGOTTEN = 2.0**-20
 
+# Rows count this many times the neighbours that are published. A newcomer, at a count of one,
+# needs room to grow: cut at what is published, Recall@10 on Amazon Beauty falls from .100 to .096.
+_ROOM_TO_GROW = 2
+
 
 @dataclass(frozen=True, slots=True)
 class CountingRules:
-    """Half-lives and caps of the counts of an item."""
+    """Half-lives and caps of the counts of an item; ``neighbours_kept`` are published."""
 
     cooccurrence_half_life_ms: float
     popularity_half_life_ms: float
@@ -133,7 +137,7 @@ def fold(state: ItemState, touches: Sequence[OffsetTouch], rules: CountingRules)
         item_id=state.item_id,
         as_of_ms=as_of_ms,
         n_users=n_users,
-        neighbours=_as_float32(_largest(neighbours, rules.neighbours_kept)),
+        neighbours=_as_float32(_largest(neighbours, _ROOM_TO_GROW * rules.neighbours_kept)),
         popularity=popularity,
         regions=_largest(regions, rules.regions_kept),
         offset=max(offset for offset, _ in new),
@@ -155,13 +159,14 @@ def fold_batch(
     return changed
 
 
-def to_neighbours(state: ItemState) -> ItemNeighbours:
+def to_neighbours(state: ItemState, rules: CountingRules) -> ItemNeighbours:
     """Return what the preference workers are told of an item: neighbours, largest first."""
+    published = _largest(dict(state.neighbours), rules.neighbours_kept)
     return ItemNeighbours(
         item_id=state.item_id,
         as_of_ms=state.as_of_ms,
         n_users=state.n_users,
-        neighbours=sorted(state.neighbours.items(), key=_largest_first),
+        neighbours=sorted(published.items(), key=_largest_first),
         popularity=state.popularity,
         regions=dict(state.regions),
     )

@@ -122,9 +122,21 @@ def test_a_replayed_touch_is_not_counted_twice() -> None:
     assert fold(state, [(5, touch()), (6, touch())], RULES).n_users == pytest.approx(2)
 
 
-def test_only_the_largest_counts_are_kept() -> None:
+def test_only_the_largest_counts_are_published() -> None:
     touches = [touch("boots", *others) for others in ("abcd", "abcd", "abce", "abce", "abe")]
-    assert folded(*touches).neighbours == {"a": 5, "b": 5, "c": 4, "e": 3}
+    published = to_neighbours(folded(*touches), RULES).neighbours
+    assert published == [("a", 5), ("b", 5), ("c", 4), ("e", 3)]
+
+
+def test_a_newcomer_has_room_to_grow_into_a_full_list() -> None:
+    full = [touch("boots", *"abcd")] * 2
+    state = folded(*full, *[touch("boots", "new")] * 3)
+    assert to_neighbours(state, RULES).neighbours[0] == ("new", 3)
+
+
+def test_a_row_counts_twice_as_many_neighbours_as_are_published() -> None:
+    touches = [touch("boots", *"abcdefghij"), touch("boots", *"cdefghij")]
+    assert folded(*touches).neighbours == dict.fromkeys("cdefghij", 2)
 
 
 def test_only_the_largest_regions_are_kept() -> None:
@@ -135,7 +147,7 @@ def test_only_the_largest_regions_are_kept() -> None:
 
 def test_neighbours_are_published_largest_first() -> None:
     state = folded(touch("boots", "hat", region="north"), touch("boots", "hat", "laces"))
-    message = to_neighbours(state)
+    message = to_neighbours(state, RULES)
     assert message.neighbours == [("hat", 2.0), ("laces", 1.0)]
     assert (message.item_id, message.n_users, message.as_of_ms) == ("boots", 2.0, NOW_MS)
     assert (message.popularity, message.regions) == (2.0, {"north": 1.0})

@@ -144,8 +144,20 @@ def test_a_lasting_interest_settles_ties() -> None:
     # Red boots and old boots resemble boots equally, up to the catalogue's mean.
     fond = profile("boots", long_interest=HAT, long_weight=1.0, exclude=frozenset({"boots"}))
     assert ids(recommend(fond, 1, long_interest=0.2)) == ["red boots"]
-    averse = profile("boots", long_interest=-HAT, long_weight=-1.0, exclude=frozenset({"boots"}))
-    assert ids(recommend(averse, 1, long_interest=0.2)) == ["old boots"]
+    cool = profile("boots", long_interest=-TEA, long_weight=1.0, exclude=frozenset({"boots"}))
+    assert ids(recommend(cool, 1, long_interest=0.2)) == ["old boots"]
+
+
+def test_what_has_left_the_catalogue_still_speaks_through_the_interests() -> None:
+    who = profile("a hat of last year", long_interest=3 * HAT, long_weight=3.0)
+    assert ids(recommend(who, 1)) == ["hat"]
+
+
+def test_a_sum_of_what_was_turned_down_is_no_interest_in_its_opposite() -> None:
+    catalogue = shop()
+    catalogue.put_popularity({"tea": 9})
+    who = profile(short_interest=-HAT, short_weight=-1.0)
+    assert ids(recommend(who, 1, catalogue)) == ["tea"]
 
 
 def test_an_unknown_item_in_the_history_says_nothing() -> None:
