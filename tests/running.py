@@ -19,6 +19,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 READY_S = 120.0
+#: The workers look at their lag every two seconds.
+DRAINED_S = 6.0
 
 
 def free_port_pair() -> int:
@@ -95,6 +97,19 @@ class Workers:
             assert not ended, f"the worker ended:\n{self.tail()}"
             assert time.monotonic() < deadline, f"not {what} in time:\n{self.tail()}"
             time.sleep(0.1)
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until neither tier has had any lag for longer than the lag is read apart."""
+        since = time.monotonic()
+
+        def still() -> bool:
+            nonlocal since
+            tiers = ("encode", "preference")
+            if not self.ready() or any(self.metric(t, "prefstream_consumer_lag") for t in tiers):
+                since = time.monotonic()
+            return time.monotonic() - since > DRAINED_S
+
+        self.until(still, "drained", timeout_s)
 
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-6000:]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Outside, Workers, workers
+from running import Outside, workers
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -21,12 +21,6 @@ EXCLUSION_MS = 90 * 86_400_000
 
 def needs(path: Path) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not path.exists(), reason=f"no {path.name} in {DATA}")
-
-
-def drained(running: Workers) -> bool:
-    """True once everything that was sent has been processed by both tiers."""
-    lag = [running.metric(tier, "prefstream_consumer_lag") for tier in ("encode", "preference")]
-    return not any(lag) and running.metric("preference", "prefstream_ready") == 1
 
 
 class Seen:
@@ -107,9 +101,15 @@ class Seen:
 
 @needs(GIFT_CARDS)
 def test_all_gift_card_reviews_and_purchases(apache_kafka, topic_prefix, tmp_path):
-    with workers(apache_kafka, topic_prefix, tmp_path, PREFSTREAM_CLOCK="stream") as running:
+    with workers(
+        apache_kafka,
+        topic_prefix,
+        tmp_path,
+        PREFSTREAM_CLOCK="stream",
+        PREFSTREAM_ENCODER_MAX_TOKENS="64",
+    ) as running:
         running.command("replay", str(GIFT_CARDS), "--format", "amazon")
-        running.until(lambda: drained(running), "drained", 300)
+        running.drain(300)
         seen = Seen(Outside(apache_kafka, topic_prefix))
     assert len(seen.items) == 1_547
     assert len(seen.reviews) == 2_972
@@ -120,10 +120,16 @@ def test_all_gift_card_reviews_and_purchases(apache_kafka, topic_prefix, tmp_pat
 
 @needs(ONLINE_RETAIL)
 def test_a_month_of_online_retail(apache_kafka, topic_prefix, tmp_path):
-    with workers(apache_kafka, topic_prefix, tmp_path, PREFSTREAM_CLOCK="stream") as running:
+    with workers(
+        apache_kafka,
+        topic_prefix,
+        tmp_path,
+        PREFSTREAM_CLOCK="stream",
+        PREFSTREAM_ENCODER_MAX_TOKENS="64",
+    ) as running:
         month = ("--since", "2009-12-01", "--until", "2010-01-01")
         running.command("replay", str(ONLINE_RETAIL), "--format", "online_retail", *month)
-        running.until(lambda: drained(running), "drained", 600)
+        running.drain(600)
         seen = Seen(Outside(apache_kafka, topic_prefix))
     assert len(seen.clicks) == 31_180
     assert len(seen.items) == 4_082
