@@ -27,7 +27,7 @@ POISON: tuple[tuple[str, bytes, bytes], ...] = (
 )
 
 # A person can read about two lines a second.
-_LINE_EVERY_S = 0.5
+_LINE_EVERY_S, _RISK_LINE_EVERY_S = 0.5, 2.0
 
 
 def monotonic_ms() -> float:
@@ -81,7 +81,7 @@ class Reader:
 
     def __init__(self, consumer: AIOKafkaConsumer, prefix: str, watch: Observer, say: Say) -> None:
         self._consumer, self._prefix, self._watch, self._say = consumer, prefix, watch, say
-        self._said_s = 0.0
+        self._said_s = self._risk_said_s = 0.0
         self._title = watch.title
         #: Monotonic seconds of the first and of the latest recommendation of any cause.
         self.first_s: float | None = None
@@ -118,9 +118,7 @@ class Reader:
         if topic == "recommendations":
             self._recommended(record.value, received_ms)
         elif topic == "churn-risk":
-            risk = self._watch.assessed(record.value)
-            if risk and risk.previous_band:
-                self._say(churn_line(risk))
+            self._assessed(record.value)
         else:
             self._say(f"dead letter: {self._watch.dead_letter(record.headers)}")
 
@@ -135,6 +133,14 @@ class Reader:
         elif raw and not seen:
             self._stranger(raw)
 
+    def _assessed(self, raw: bytes | None) -> None:
+        risk = self._watch.assessed(raw)
+        now_s = time.monotonic()
+        moved = risk is not None and risk.previous_band is not None and self._said_s > 0
+        if risk and moved and now_s - self._risk_said_s > _RISK_LINE_EVERY_S:
+            self._risk_said_s = now_s
+            self._say(churn_line(risk))
+
     def _stranger(self, raw: bytes) -> None:
         """Say what came for somebody who is not simulated: an event was put in by hand."""
         message = msgspec.json.decode(raw)
@@ -142,11 +148,11 @@ class Reader:
             self._say(stranger_line(message, self._title))
 
 
-async def until(holds: Callable[[], bool], deadline_s: float) -> bool:
-    """Wait until something holds; return whether it does within the deadline."""
+async def until(holds: Callable[[], bool], deadline_s: float, every_s: float = 0.05) -> bool:
+    """Wait until something holds, asked in a thread; return whether it does in time."""
     until_s = time.monotonic() + deadline_s
-    while not holds():
+    while not await asyncio.to_thread(holds):
         if time.monotonic() > until_s:
             return False
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(every_s)
     return True

@@ -48,9 +48,9 @@ class Report:
     """What an outside consumer has seen of the whole run.
 
     Hit rates are shares of the first ``k`` items of a list that fit the shopper's taste of that
-    moment; ``popular_hit_rate`` is that of the most popular items at the same moments. ``p50_ms``
-    and ``p99_ms`` are from the send of an act to the receipt of its recommendation; None while
-    there is none.
+    moment; ``popular_hit_rate`` is that of the most popular items at the same moments. Latencies
+    are from the send of an act to the receipt of its recommendation, None while there is none;
+    ``text_p50_ms`` and ``text_p99_ms`` are those of searches and reviews alone, which BERT reads.
     """
 
     k: int
@@ -62,6 +62,8 @@ class Report:
     dead_letters: dict[str, int]
     p50_ms: float | None
     p99_ms: float | None
+    text_p50_ms: float | None
+    text_p99_ms: float | None
     hit_rate: float | None
     popular_hit_rate: float | None
     n_switched: int
@@ -95,7 +97,7 @@ class Observer:
         self._sent: dict[str, _Sent] = {}
         self._waiting: defaultdict[str, list[_Sent]] = defaultdict(list)
         self._popular = _Popular()
-        self._latencies_ms: list[float] = []
+        self._latencies_ms: dict[bool, list[float]] = {True: [], False: []}
         self._hits: list[float] = []
         self._popular_hits: list[float] = []
         self._followed: dict[str, int | None] = {}
@@ -138,7 +140,7 @@ class Observer:
         self._n_recommendations += 1
         self._answer(note, received_ms)
         latency_ms = received_ms - note.sent_ms
-        self._latencies_ms.append(latency_ms)
+        self._latencies_ms[note.act.topic != "clickstream"].append(latency_ms)
         self._judge(note, [item["item_id"] for item in message["items"]])
         return Seen(note.act, message["items"], message["cold_start"], latency_ms)
 
@@ -171,7 +173,8 @@ class Observer:
 
     def report(self) -> Report:
         """Return the score so far."""
-        latencies = np.array(self._latencies_ms)
+        of_text = self._latencies_ms[True]
+        latencies = of_text + self._latencies_ms[False]
         followed = [n for n in self._followed.values() if n is not None]
         return Report(
             k=self._k,
@@ -181,8 +184,10 @@ class Observer:
             n_assessed=self._n_assessed,
             bands=dict(Counter(self._bands.values())),
             dead_letters=dict(self._dead),
-            p50_ms=float(np.percentile(latencies, 50)) if len(latencies) else None,
-            p99_ms=float(np.percentile(latencies, 99)) if len(latencies) else None,
+            p50_ms=_percentile(latencies, 50),
+            p99_ms=_percentile(latencies, 99),
+            text_p50_ms=_percentile(of_text, 50),
+            text_p99_ms=_percentile(of_text, 99),
             hit_rate=float(np.mean(self._hits)) if self._hits else None,
             popular_hit_rate=float(np.mean(self._popular_hits)) if self._hits else None,
             n_switched=len(self._followed),
@@ -264,6 +269,10 @@ class _Popular:
         exclude = self._exclude[user_id]
         ranked = self._counts.most_common(k + len(exclude))
         return [item_id for item_id, _ in ranked if item_id not in exclude][:k]
+
+
+def _percentile(values: list[float], q: float) -> float | None:
+    return float(np.percentile(values, q)) if values else None
 
 
 def _time_ms(act: Act) -> int:

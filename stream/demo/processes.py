@@ -97,6 +97,23 @@ def wait_ready(child: Child, url: str, deadline_s: float) -> None:
         time.sleep(0.1)
 
 
+def gauge(url: str, name: str) -> float:
+    """Return the sum of a metric over its labels, as a Prometheus endpoint gives it now.
+
+    Raises OSError when the endpoint does not answer, LookupError when it has no such metric.
+    """
+    with _open(url, timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    values = [float(line.rsplit(" ", 1)[1]) for line in lines if _is_sample(line, name)]
+    if not values:
+        raise LookupError(f"no metric {name} at {url}")
+    return sum(values)
+
+
+def _is_sample(line: str, name: str) -> bool:
+    return line.startswith((f"{name} ", f"{name}{{"))
+
+
 def _why_not(url: str) -> str:
     """Return an empty text when the URL answers 200, else why it does not."""
     try:

@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from rich.text import Text
 from stream.broker import EmbeddedBroker
 from stream.demo.live import POISON, Reader, Sender, until
 from stream.demo.observer import Observer, losses
-from stream.demo.processes import Child, free_ports, is_free, wait_ready
+from stream.demo.processes import Child, ChildFailed, free_ports, gauge, is_free, wait_ready
 from stream.demo.shop import build_shop
 from stream.demo.shoppers import Crowd, Shopper, build_shoppers
 from stream.demo.summary import serving_lines, summary_table
@@ -30,8 +30,8 @@ from stream.topic_admin import create_topics
 
 READY_DEADLINE_S = 120.0
 # The days before the run are sent at once: they are digested before the clock runs.
-SETTLED_S, SETTLE_DEADLINE_S = 1.0, 30.0
-ANSWER_DEADLINE_S = 10.0
+SETTLED_S, LAG_KNOWN_S = 1.0, 2.5
+ANSWER_DEADLINE_S = 60.0
 _HOST = "127.0.0.1"
 
 
@@ -82,6 +82,7 @@ class _Demo:
     ) -> None:
         self._settings, self._plan, self._console = settings, plan, console
         self._worker, self._started_s = worker, started_s
+        self._ports = (settings.metrics_port, settings.metrics_port + 1)
         self._rng = np.random.default_rng([plan.seed, 2])
         self._crowd = Crowd(build_shop(plan.seed, wall_ms()), self._shoppers())
         self._watch = Observer(self._crowd)
@@ -112,10 +113,15 @@ class _Demo:
         n_items, n_shoppers = len(self._crowd.shop), len(self._crowd.shoppers)
         self._say(f"shop open: {n_items} items, {n_shoppers} shoppers, seed {self._plan.seed}")
         await send.send_shop(self._crowd)
-        with self._console.status("workers are loading the model and the items"):
-            for url in _ready_urls(self._settings):
-                await asyncio.to_thread(wait_ready, self._worker, url, READY_DEADLINE_S)
+        with self._console.status("workers are loading the model"):
+            for port in self._ports:
+                await asyncio.to_thread(
+                    wait_ready, self._worker, _url(port, "ready"), READY_DEADLINE_S
+                )
         self._say(f"workers ready after {self._elapsed_s():.1f} s")
+        with self._console.status("the items are being encoded"):
+            await self._reached(lambda: self._n_indexed() >= n_items)
+        self._say(f"{n_items} items encoded and indexed after {self._elapsed_s():.1f} s")
 
     async def _send_past(self, send: Sender, read: Reader) -> None:
         """Send the weeks before the run, and wait until they are digested."""
@@ -125,8 +131,27 @@ class _Demo:
             await send.send(act.topic, act.user_id, act.event)
         await send.delivered()
         with self._console.status("the past sixty days are being digested"):
-            await until(lambda: read.settled(SETTLED_S), SETTLE_DEADLINE_S)
-        self._say(f"{len(past)} acts of the past sixty days digested; live from now on")
+            # The lag is as of some seconds ago: look only once it knows of what was sent.
+            await asyncio.sleep(LAG_KNOWN_S)
+            await self._reached(lambda: read.settled(SETTLED_S) and self._lag() == 0)
+        self._say(
+            f"{len(past)} acts of the past sixty days digested after {self._elapsed_s():.1f} s; "
+            "live from now on"
+        )
+
+    async def _reached(self, holds: Callable[[], bool]) -> None:
+        if not await until(holds, READY_DEADLINE_S, every_s=0.25):
+            raise ChildFailed(
+                f"the workers are not done after {READY_DEADLINE_S:.0f} s:\n{self._worker.tail()}"
+            )
+
+    def _n_indexed(self) -> float:
+        self._worker.check()
+        return gauge(_url(self._ports[1], "metrics"), "prefstream_index_items")
+
+    def _lag(self) -> float:
+        self._worker.check()
+        return sum(gauge(_url(port, "metrics"), "prefstream_consumer_lag") for port in self._ports)
 
     async def _live(self, send: Sender) -> None:
         plan, watch = self._plan, self._watch
@@ -209,9 +234,8 @@ def _worker(settings: Settings, log_path: Path) -> Child:
     return Child("worker", [sys.executable, "-m", "stream.cli", "worker"], env, log_path)
 
 
-def _ready_urls(settings: Settings) -> list[str]:
-    port = settings.metrics_port
-    return [f"http://{settings.metrics_host}:{port + n}/ready" for n in (0, 1)]
+def _url(port: int, path: str) -> str:
+    return f"http://{_HOST}:{port}/{path}"
 
 
 @contextmanager

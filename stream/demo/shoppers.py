@@ -174,7 +174,7 @@ class Crowd:
             yield Act(topic, _EVENTS[topic](event_id=f"{prefix}{number:06d}", **fields))
 
     def history(
-        self, rng: np.random.Generator, now_ms: int, n: int = 1600, days: int = 60
+        self, rng: np.random.Generator, now_ms: int, n: int = 3000, days: int = 60
     ) -> list[Act]:
         """Return about n acts of the days before, oldest first, none younger than an hour.
 
@@ -248,9 +248,9 @@ class _Session:
         yield self._touch(each, "view", dwell_ms=int(rng.gamma(2.0, 4000)))
         if rng.random() < 0.55:
             yield self._touch(each, "click")
-            if rng.random() < 0.4:
+            if rng.random() < 0.45:
                 yield self._touch(each, "add_to_cart")
-                if rng.random() < 0.6:
+                if rng.random() < 0.7:
                     yield self._touch(each, "purchase", quantity=1, price=each.item.price)
                     if rng.random() < 0.35:
                         yield self._review(each)

@@ -110,11 +110,13 @@ def _rows(report: Report, n_poison: int, first_s: float | None) -> list[tuple[st
         ("events sent", f"{report.n_events}"),
         ("recommendations received", f"{report.n_recommendations}"),
         ("acts without an answer", f"{report.n_unanswered}"),
-        ("latency, act sent to list received, p50", _ms(report.p50_ms)),
-        ("latency, p99", _ms(report.p99_ms)),
+        ("act sent to list received, p50", _ms(report.p50_ms)),
+        ("act sent to list received, p99", _ms(report.p99_ms)),
+        ("  of these searches and reviews, p50", _ms(report.text_p50_ms)),
+        ("  of these searches and reviews, p99", _ms(report.text_p99_ms)),
         ("dead letters (poison messages sent)", f"{report.n_dead_letters} ({n_poison})"),
-        (f"hit rate: share of the first {k} that fit the taste", _share(report.hit_rate)),
-        (f"hit rate of the {k} most popular, same moments", _share(report.popular_hit_rate)),
+        (f"first {k} that fit the shopper's taste", _share(report.hit_rate)),
+        (f"the {k} most popular that would have fit", _share(report.popular_hit_rate)),
         ("lists that followed a changed taste", f"{report.n_followed} of {report.n_switched}"),
         ("acts until they followed, median", _number(report.acts_to_follow)),
         ("churn risk, shoppers by band", bands),
@@ -133,7 +135,7 @@ def _ms(value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _number(value: float | None) -> str:

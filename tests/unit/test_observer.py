@@ -65,6 +65,17 @@ def test_latency_is_from_the_send_of_the_act_to_the_receipt_of_its_list():
     assert seen.latency_ms == 40.0
     assert seen.act.event_id == "e1"
     assert (watch.report().p50_ms, watch.report().p99_ms) == (40.0, 40.0)
+    assert watch.report().text_p99_ms is None
+
+
+def test_the_latency_of_acts_with_text_is_also_told_apart():
+    watch = observer()
+    watch.sent(click("e1"), sent_ms=0.0)
+    watch.recommended(published("e1", "t2"), received_ms=10.0)
+    watch.sent(Act("searches", search(event_id="s1")), sent_ms=20.0)
+    watch.recommended(published("s1", "t2", topic="searches"), received_ms=80.0)
+    assert watch.report().p50_ms == 35.0
+    assert watch.report().text_p50_ms == 60.0
 
 
 def test_a_repeat_a_tombstone_and_a_list_of_another_time_do_not_count():
@@ -196,6 +207,6 @@ def test_the_summary_of_a_run_without_any_list_says_so():
     table = summary_table(observer().report(), n_poison=2, first_s=None)
     cells = dict(zip(table.columns[0]._cells, table.columns[1]._cells, strict=True))
     assert cells["first recommendation after"] == "none came"
-    assert cells["latency, p99"] == "-"
+    assert cells["act sent to list received, p99"] == "-"
     assert cells["dead letters (poison messages sent)"] == "0 (2)"
     assert isinstance(observer().report(), Report)
