@@ -1,0 +1,335 @@
+"""A model's name -> its files, and how its vectors are made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.weights import (
+    ModelNotFound,
+    UnsupportedModel,
+    download_from_hub,
+    encoder_id,
+    read_folder,
+    resolve,
+)
+
+CONFIG = {"model_type": "bert", "hidden_size": 8, "max_position_embeddings": 512}
+CLS = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+MEAN = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+
+
+def modules(*kinds: str) -> list[dict[str, str]]:
+    paths = {"Transformer": "", "Pooling": "1_Pooling"}
+    return [
+        {"type": f"sentence_transformers.models.{kind}", "path": paths.get(kind, kind)}
+        for kind in kinds
+    ]
+
+
+def write(folder: Path, files: dict[str, Any]) -> Path:
+    """A model folder; a dict becomes JSON, None leaves the file out."""
+    complete = {"config.json": CONFIG, "model.safetensors": b"weights", "tokenizer.json": {}}
+    for name, content in {**complete, **files}.items():
+        if content is None:
+            continue
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return folder
+
+
+def no_hub(name: str, revision: str | None) -> Path:
+    raise OSError(f"cannot reach the hub for {name}\nwith many more lines")
+
+
+# --- finding -------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_named_after_itself(tmp_path: Path) -> None:
+    found = resolve(str(write(tmp_path / "shop-bert", {})), no_hub)
+    assert (found.name, found.dim, found.max_tokens) == ("shop-bert", 8, 512)
+    assert found.weights == (tmp_path / "shop-bert/model.safetensors",)
+
+
+def test_a_folder_in_the_home_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "shop-bert", {})
+    assert resolve("~/shop-bert", no_hub).folder == (tmp_path / "shop-bert").resolve()
+
+
+@pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"])
+def test_the_packaged_model_needs_no_hub(name: str) -> None:
+    found = resolve(name, no_hub)
+    assert (found.name, found.dim, found.pooling) == ("all-MiniLM-L6-v2", 384, "mean")
+    assert found.query_prefix == found.passage_prefix == ""
+    assert all(path.is_file() for path in found.weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        pytest.param("acme/bert", ("acme/bert", None), id="owner-and-name"),
+        pytest.param("acme/bert@v2", ("acme/bert", "v2"), id="revision"),
+        pytest.param(
+            "multilingual-e5-small", ("intfloat/multilingual-e5-small", None), id="short-name"
+        ),
+        pytest.param(
+            "all-MiniLM-L6-v2@c9745ed",
+            ("sentence-transformers/all-MiniLM-L6-v2", "c9745ed"),
+            id="the-package-has-no-revision",
+        ),
+    ],
+)
+def test_a_hub_name_is_downloaded(name: str, asked: tuple[str, str | None], tmp_path: Path) -> None:
+    calls: list[tuple[str, str | None]] = []
+
+    def download(hub_name: str, revision: str | None) -> Path:
+        calls.append((hub_name, revision))
+        return write(tmp_path / "snapshot", {})
+
+    found = resolve(name, download)
+    assert calls == [asked]
+    assert found.name == asked[0].rpartition("/")[2]
+    assert found.folder == tmp_path / "snapshot"
+
+
+def test_an_unknown_model_says_all_that_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFound) as raised:
+        resolve("acme/nothing@v1", no_hub)
+    said = str(raised.value)
+    assert "no model 'acme/nothing@v1'" in said
+    assert str(tmp_path / "acme/nothing@v1") in said
+    assert "the hub's acme/nothing at v1 (cannot reach the hub for acme/nothing)" in said
+    assert "Packaged models: all-MiniLM-L6-v2" in said
+
+
+def test_a_missing_package_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.weights.PACKAGES", {"all-MiniLM-L6-v2": "no_such_package"})
+    with pytest.raises(ModelNotFound, match=r"the Python package no_such_package.*the hub's"):
+        resolve("all-MiniLM-L6-v2", no_hub)
+
+
+def test_what_can_be_no_hub_name_is_not_looked_for_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"looked for a folder [^;]*\. Packaged"):
+        resolve(str(tmp_path / "a/b/c"), no_hub)
+
+
+def test_a_hub_model_that_is_not_there_yet_is_not_found_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+
+    def local(hub_name: str, revision: str | None) -> Path:
+        return download_from_hub(hub_name, revision, local_files_only=True)
+
+    with pytest.raises(ModelNotFound, match="the hub's acme/never-downloaded"):
+        resolve("acme/never-downloaded", local)
+
+
+# --- what a folder must hold ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_each_missing_file_is_named(missing: str, tmp_path: Path) -> None:
+    write(tmp_path, {missing: None})
+    with pytest.raises(ModelNotFound, match=missing):
+        resolve(str(tmp_path))
+
+
+def test_all_missing_files_are_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"config\.json.*model\.safetensors.*vocab\.txt"):
+        resolve(str(tmp_path))
+
+
+def test_a_pickle_is_no_substitute_for_safetensors(tmp_path: Path) -> None:
+    write(tmp_path, {"model.safetensors": None, "pytorch_model.bin": b"\x80\x04."})
+    with pytest.raises(ModelNotFound, match=r"lacks model\.safetensors"):
+        resolve(str(tmp_path))
+
+
+def test_weights_in_parts_need_every_part(tmp_path: Path) -> None:
+    index = {"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors"}}
+    whole = {"model.safetensors": None, "model.safetensors.index.json": index}
+    write(tmp_path, {**whole, "part-1.safetensors": b"1"})
+    with pytest.raises(ModelNotFound, match="all its parts"):
+        resolve(str(tmp_path))
+    (tmp_path / "part-2.safetensors").write_bytes(b"2")
+    names = [path.name for path in resolve(str(tmp_path)).weights]
+    assert names == ["part-1.safetensors", "part-2.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b""], ids=["cut", "not-utf8", "empty"])
+def test_a_broken_config_is_named(content: bytes, tmp_path: Path) -> None:
+    write(tmp_path, {"config.json": content})
+    with pytest.raises(UnsupportedModel, match=r"cannot read .*config\.json"):
+        resolve(str(tmp_path))
+
+
+def test_a_config_without_a_size_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"config.json": {"model_type": "bert"}})
+    with pytest.raises(UnsupportedModel, match="no hidden_size"):
+        resolve(str(tmp_path))
+
+
+# --- how its vectors are made --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "pooling"),
+    [
+        pytest.param({"sentence_encoder.json": {"pooling": "cls"}}, "cls", id="own-file"),
+        pytest.param(
+            {
+                "modules.json": modules("Transformer", "Pooling", "Normalize"),
+                "1_Pooling/config.json": CLS,
+            },
+            "cls",
+            id="sentence-transformers",
+        ),
+        pytest.param(
+            {
+                "modules.json": modules("Transformer", "Pooling"),
+                "1_Pooling/config.json": {"pooling_mode": "cls"},
+            },
+            "cls",
+            id="its-newer-form",
+        ),
+        pytest.param(
+            {
+                "sentence_encoder.json": {"pooling": "cls"},
+                "modules.json": modules("Transformer", "Pooling"),
+                "1_Pooling/config.json": MEAN,
+            },
+            "cls",
+            id="own-file-goes-first",
+        ),
+        pytest.param({}, "mean", id="nothing-said"),
+    ],
+)
+def test_pooling_is_read(files: dict[str, Any], pooling: str, tmp_path: Path) -> None:
+    assert resolve(str(write(tmp_path, files))).pooling == pooling
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        pytest.param({"sentence_encoder.json": {"pooling": "max"}}, "'max'", id="own-file"),
+        pytest.param(
+            {
+                "modules.json": modules("Transformer", "Pooling"),
+                "1_Pooling/config.json": {**MEAN, "pooling_mode_cls_token": True},
+            },
+            r"\['cls', 'mean'\]",
+            id="two-at-once",
+        ),
+        pytest.param(
+            {"modules.json": modules("Transformer", "Dense")}, "a Dense layer", id="another-layer"
+        ),
+        pytest.param(
+            {
+                "modules.json": modules("Transformer", "Pooling"),
+                "1_Pooling/config.json": {**MEAN, "include_prompt": False},
+            },
+            "leaves its prompt out",
+            id="prompt-left-out",
+        ),
+    ],
+)
+def test_an_unknown_way_to_make_vectors_is_refused(
+    files: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    write(tmp_path, files)
+    with pytest.raises(UnsupportedModel, match=said):
+        resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "prefixes"),
+    [
+        pytest.param("shop-bert", {}, ("", ""), id="none"),
+        pytest.param("multilingual-e5-small", {}, ("query: ", "passage: "), id="e5-by-name"),
+        pytest.param("e5-large-instruct", {}, ("", ""), id="e5-instruct"),
+        pytest.param(
+            "shop-bert",
+            {"config_sentence_transformers.json": {"prompts": {"query": "Q ", "document": "D "}}},
+            ("Q ", "D "),
+            id="prompts",
+        ),
+        pytest.param(
+            "multilingual-e5-small",
+            {"sentence_encoder.json": {"pooling": "mean", "query_prefix": "ask: "}},
+            ("ask: ", ""),
+            id="own-file-goes-first",
+        ),
+    ],
+)
+def test_prefixes_are_read(
+    name: str, files: dict[str, Any], prefixes: tuple[str, str], tmp_path: Path
+) -> None:
+    found = resolve(str(write(tmp_path / name, files)))
+    assert (found.prefix("query"), found.prefix("passage")) == prefixes
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        pytest.param({"sentence_bert_config.json": {"max_seq_length": 128}}, 128, id="sentence"),
+        pytest.param({"tokenizer_config.json": {"model_max_length": 256}}, 256, id="tokenizer"),
+        pytest.param(
+            {"tokenizer_config.json": {"model_max_length": int(1e30)}}, 512, id="no-real-limit"
+        ),
+        pytest.param(
+            {
+                "config.json": {
+                    "model_type": "xlm-roberta",
+                    "hidden_size": 8,
+                    "max_position_embeddings": 514,
+                }
+            },
+            512,
+            id="positions-behind-padding",
+        ),
+        pytest.param({"config.json": {"hidden_size": 8}}, None, id="not-said"),
+    ],
+)
+def test_the_longest_text_is_the_least_limit(
+    files: dict[str, Any], limit: int | None, tmp_path: Path
+) -> None:
+    assert resolve(str(write(tmp_path, files))).max_tokens == limit
+
+
+# --- the name of its space -----------------------------------------------------------------------
+
+
+def test_the_same_files_elsewhere_are_the_same_space(tmp_path: Path) -> None:
+    here = read_folder(write(tmp_path / "a", {}), "shop-bert")
+    there = read_folder(write(tmp_path / "b", {}), "shop-bert")
+    assert encoder_id(here) == encoder_id(there)
+    assert encoder_id(here).startswith("shop-bert-")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"model.safetensors": b"trained on"}, id="weights"),
+        pytest.param({"tokenizer.json": {"other": 1}}, id="tokenizer"),
+        pytest.param({"sentence_encoder.json": {"pooling": "cls"}}, id="pooling"),
+        pytest.param({"sentence_encoder.json": {"pooling": "mean", "query_prefix": "q"}}, id="q"),
+        pytest.param({"sentence_encoder.json": {"pooling": "mean", "passage_prefix": "q"}}, id="p"),
+    ],
+)
+def test_whatever_decides_a_vector_changes_the_space(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    before = read_folder(write(tmp_path / "a", {}), "shop-bert")
+    after = read_folder(write(tmp_path / "b", change), "shop-bert")
+    assert encoder_id(before) != encoder_id(after)
