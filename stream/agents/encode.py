@@ -112,6 +112,8 @@ class Encode:
             self._published.pop(item_id, None)
         elif embedding.encoder == self._encoder.encoder_id:
             self._published[item_id] = embedding.text_hash
+        else:  # it has overwritten ours, and nobody here can use it
+            self._published.pop(item_id, None)
 
     async def process(self, batch: Sequence[SourceMessage]) -> None:
         """Return when the vectors of the batch have arrived."""
@@ -158,12 +160,15 @@ class Encode:
                     outputs.append(self._failures.effect(message, error, report).output())
                 continue
             job = self._job(message, event)
+            if isinstance(event, Item):
+                # Only the newest of a batch: it overwrites the others, also when it says again
+                # what is published already.
+                items.pop(event.item_id, None)
             if job is None:
                 report.count(message.topic, "unchanged")
                 continue
             report.count(message.topic, "encoded")
             if job.kind == "item":
-                # Only the newest of a batch: the others would be overwritten at once.
                 items[job.item_id] = job
             else:
                 texts.append(job)
