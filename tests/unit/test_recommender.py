@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import NOW_MS
-from fakes_catalogue import FakeCatalogue
+from shop_catalogue import ShopCatalogue
 
 from models.hybrid import HybridRule
 from models.profile import HistoryItem, HistoryText, Profile, Ranked
@@ -35,8 +35,8 @@ VECTORS = {
 }
 
 
-def shop() -> FakeCatalogue:
-    return FakeCatalogue(VECTORS, 3)
+def shop() -> ShopCatalogue:
+    return ShopCatalogue(VECTORS, 3)
 
 
 def profile(
@@ -64,7 +64,7 @@ def profile(
 
 
 def recommend(
-    who: Profile, k: int = 3, catalogue: FakeCatalogue | None = None, **rule: Any
+    who: Profile, k: int = 3, catalogue: ShopCatalogue | None = None, **rule: Any
 ) -> list[Ranked]:
     small = {"popular": 0.0, "new_arrival": 0.0}
     hybrid = HybridRule(**{"text_share": 0.3, "step_decay": 0.7, **small, **rule})
@@ -89,7 +89,7 @@ def test_what_resembles_the_last_act_comes_first() -> None:
 
 def test_what_was_taken_together_beats_what_only_resembles() -> None:
     catalogue = shop()
-    catalogue.put_neighbours("boots", {"tea": 0.8})
+    catalogue.put_strengths("boots", {"tea": 0.8})
     best = recommend(profile("boots"), 1, catalogue)[0]
     assert (best.item_id, best.source) == ("tea", "taken_together")
 
@@ -176,7 +176,7 @@ def test_an_excluded_item_does_not_come_back() -> None:
 def test_a_removed_item_is_not_recommended() -> None:
     catalogue = shop()
     catalogue.remove(["red boots"])
-    catalogue.put_neighbours("boots", {"red boots": 1.0})
+    catalogue.put_strengths("boots", {"red boots": 1.0})
     assert "red boots" not in ids(recommend(profile("boots"), 10, catalogue))
 
 
@@ -221,7 +221,7 @@ def test_one_item_left_is_recommended() -> None:
 
 
 def test_an_empty_catalogue_gives_empty_lists() -> None:
-    ranked = Recommender(FakeCatalogue({}, 3)).recommend([profile("boots"), profile()], 5, NOW_MS)
+    ranked = Recommender(ShopCatalogue({}, 3)).recommend([profile("boots"), profile()], 5, NOW_MS)
     assert ranked == [[], []]
 
 
@@ -245,7 +245,7 @@ def test_a_reason_names_the_item_that_is_resembled() -> None:
 
 def test_a_reason_names_the_item_it_is_taken_with() -> None:
     catalogue = shop()
-    catalogue.put_neighbours("boots", {"coffee": 0.9})
+    catalogue.put_strengths("boots", {"coffee": 0.9})
     coffee = recommend(profile("tea", "boots"), 1, catalogue)[0]
     assert coffee.item_id == "coffee"
     assert [(why.kind, why.item_id) for why in coffee.reasons] == [("taken_together", "boots")]
@@ -254,7 +254,7 @@ def test_a_reason_names_the_item_it_is_taken_with() -> None:
 
 def test_two_reasons_share_the_score() -> None:
     catalogue = shop()
-    catalogue.put_neighbours("boots", {"red boots": 0.5})
+    catalogue.put_strengths("boots", {"red boots": 0.5})
     best = recommend(profile("boots"), 1, catalogue)[0]
     shares = {why.kind: why.weight for why in best.reasons}
     assert shares.keys() == {"taken_together", "similar_to_item"}
