@@ -9,18 +9,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.encoder import Side
-from stream.delivery import Output
+from stream.delivery import DeliveryFailed, Output
+
+
+class Killed(BaseException):
+    """The process ends here: nothing may catch it."""
 
 
 class Outbox:
-    """A Sender that keeps what was sent."""
+    """A Sender that keeps what was sent, and fails when told to.
+
+    The next ``failures`` sends fail after half of their messages have arrived. ``dies_after``
+    more messages arrive before the process ends in the middle of a send.
+    """
 
     def __init__(self, partitions: int = 4) -> None:
         self.sent: list[Output] = []
         self.partitions = partitions
+        self.failures = 0
+        self.dies_after: int | None = None
 
     async def send(self, outputs: Sequence[Output]) -> list[int]:
         first = len(self.sent)
+        if self.dies_after is not None:
+            if self.dies_after < len(outputs):
+                self.sent.extend(outputs[: self.dies_after])
+                raise Killed
+            self.dies_after -= len(outputs)
+        if self.failures:
+            self.failures -= 1
+            self.sent.extend(outputs[: len(outputs) // 2])
+            raise DeliveryFailed(f"topic {outputs[0].topic}: not acknowledged")
         self.sent.extend(outputs)
         return list(range(first, len(self.sent)))
 

@@ -68,6 +68,9 @@ def newest(
 class RocksDBStore(rocksdb.Store):
     """RocksDB, one database per partition."""
 
+    #: Faust's own is valid UTF-8: a user of that name would overwrite the offset, and be lost.
+    offset_key = b"\xffoffset"
+
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         db = self._db_for_partition(partition)
         return list(db.get(list(keys)))
