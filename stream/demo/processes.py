@@ -21,7 +21,7 @@ _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 class ChildFailed(RuntimeError):
-    """A child ended, or was not ready in time; the text ends with its last lines."""
+    """A child ended, or was not ready in time; the text ends with its last words."""
 
 
 class Child:
@@ -59,7 +59,7 @@ class Child:
         """Raise ChildFailed when the child has ended."""
         if self._process.poll() is not None:
             raise ChildFailed(
-                f"the {self.name} ended with code {self._process.returncode}:\n{self.tail()}"
+                f"the {self.name} ended with code {self._process.returncode}: {self.last_words()}"
             )
 
     def stop(self) -> None:
@@ -74,8 +74,18 @@ class Child:
 
     def tail(self, n_lines: int = 15) -> str:
         """Return the last lines of what the child has written."""
-        written = self._log_path.read_text(errors="replace").splitlines()
-        return "\n".join(written[-n_lines:])
+        return "\n".join(self._written()[-n_lines:])
+
+    def last_words(self) -> str:
+        """Return the line that says why the child ended, as well as can be told."""
+        written = [line for line in self._written() if line.strip()]
+        for mark in ("prefstream: ", "CRITICAL", "ERROR"):
+            if said := [line for line in written if mark in line]:
+                return said[-1].removeprefix("prefstream: ")
+        return written[-1] if written else "it said nothing"
+
+    def _written(self) -> list[str]:
+        return self._log_path.read_text(errors="replace").splitlines()
 
 
 def _kill_session(pid: int) -> None:
@@ -92,7 +102,7 @@ def wait_ready(child: Child, url: str, deadline_s: float) -> None:
         child.check()
         if time.monotonic() > until_s:
             raise ChildFailed(
-                f"{url} was not ready within {deadline_s:.0f} s: {reason}\n{child.tail()}"
+                f"{url} was not ready within {deadline_s:.0f} s: {reason}; {child.last_words()}"
             )
         time.sleep(0.1)
 

@@ -142,7 +142,8 @@ class _Demo:
     async def _reached(self, holds: Callable[[], bool]) -> None:
         if not await until(holds, READY_DEADLINE_S, every_s=0.25):
             raise ChildFailed(
-                f"the workers are not done after {READY_DEADLINE_S:.0f} s:\n{self._worker.tail()}"
+                f"the workers are not done after {READY_DEADLINE_S:.0f} s: "
+                + self._worker.last_words()
             )
 
     def _n_indexed(self) -> float:

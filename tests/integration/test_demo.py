@@ -1,0 +1,108 @@
+"""The demo as a person runs it: a process, its output, and what is left of it afterwards."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+DEMO = [sys.executable, "-m", "stream.cli", "demo"]
+LINE = re.compile(r"^\w+ .+ → .+, .+, .+  because .+  \d+ ms", re.MULTILINE)
+BROKER = re.compile(r"broker (127\.0\.0\.1):(\d+)")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    return {**os.environ, "PREFSTREAM_PARTITIONS": "2", "COLUMNS": "100", **settings}
+
+
+def listens(host: str, port: str) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def row(shown: str, name: str) -> str:
+    """Return the value beside a name in the summary table."""
+    found = re.search(rf"^│ +{re.escape(name)} +│ +(.+?) +│$", shown, re.MULTILINE)
+    assert found, f"no row {name!r} in:\n{shown}"
+    return found[1]
+
+
+def test_the_demo_shows_acts_lists_and_a_score_and_leaves_nothing_behind():
+    done = subprocess.run(
+        [*DEMO, "--seconds", "10", "--rate", "15"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    shown = done.stdout
+    assert done.returncode == 0, shown + done.stderr
+    assert len(LINE.findall(shown)) >= 5
+    assert row(shown, "events sent") == "150"
+    assert row(shown, "acts without an answer") == "0"
+    assert row(shown, "dead letters (poison messages sent)") == "3 (3)"
+    fits = float(row(shown, "first 10 that fit the shopper's taste").rstrip("%"))
+    popular = float(row(shown, "the 10 most popular that would have fit").rstrip("%"))
+    assert fits > 2 * popular
+    assert float(row(shown, "first recommendation after").split()[0]) < 60
+    broker = BROKER.search(shown)
+    assert broker
+    assert not listens(*broker.groups())
+
+
+def test_a_demo_whose_workers_cannot_start_says_why_in_one_line():
+    done = subprocess.run(
+        DEMO,
+        env=environment(PREFSTREAM_ENCODER="/no/such/model"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "'/no/such/model'" in done.stderr
+
+
+@pytest.fixture
+def served() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [*DEMO, "--serve", "--seconds", "2", "--rate", "5"],
+        env=environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    watchdog = threading.Timer(240, process.kill)
+    watchdog.start()
+    yield process
+    watchdog.cancel()
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_demo_that_stays_up_ends_with_everything_it_started(served, signum):
+    shown = ""
+    for line in served.stdout:
+        shown += line
+        if "prefstream explain me" in line:
+            break
+    broker = BROKER.search(shown)
+    metrics = re.search(r"http://(127\.0\.0\.1):(\d+)/metrics", shown)
+    assert broker, shown
+    assert metrics, shown
+    assert listens(*broker.groups())
+    assert listens(*metrics.groups())
+    served.send_signal(signum)
+    assert served.wait(60) == 130, served.stdout.read()
+    assert not listens(*broker.groups())
+    assert not listens(*metrics.groups())
