@@ -8,10 +8,14 @@ from models.encoder import EncoderUnavailable
 from stream.agents.failures import Failures
 from stream.dead_letters import StormGauge
 from stream.delivery import DeliveryFailed, SourceMessage
+from stream.engine.commits import CommitFailed
 from stream.engine.table import StoreFailed
 
 Process = Callable[[Sequence[SourceMessage]], Awaitable[None]]
 Reject = Callable[[SourceMessage, Exception], Awaitable[None]]
+
+#: Here the worker is in trouble, not an event.
+TROUBLE = EncoderUnavailable, StoreFailed, CommitFailed, DeliveryFailed, MemoryError, OSError
 
 
 class Guard:
@@ -36,11 +40,14 @@ class Guard:
         self._storm.check()
 
     async def _run(self, batch: Sequence[SourceMessage]) -> None:
+        n_failed = self._failures.n_failed
         try:
             await self._process(batch)
-        except (EncoderUnavailable, StoreFailed, DeliveryFailed, MemoryError, OSError):
+        except TROUBLE:
             raise
         except Exception as error:  # noqa: BLE001 - a bug for one event must not lose the others
+            # What failed beside it is met again in the halves.
+            self._failures.n_failed = n_failed
             if len(batch) == 1:
                 await self._reject(batch[0], error)
                 return

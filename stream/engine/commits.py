@@ -20,6 +20,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -32,14 +33,21 @@ from tenacity import (
 
 from stream.delivery import DeliveryFailed, Headers, Output, Sender
 from stream.engine.stores import stamp, unstamp
-from stream.engine.table import CONTROL, PartitionTable
+from stream.engine.table import CONTROL, PartitionTable, StoreFailed
 
 log = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
+
 LEDGER_KEY = CONTROL + b"ledger"
+KEYS_PREFIX = LEDGER_KEY + b"/"
 DELIVERED_KEY = CONTROL + b"delivered"
-#: A chunk of outputs stays well below Kafka's default limit of 1 MiB per message.
+#: A record of a ledger stays well below Kafka's default limit of 1 MiB per message.
 CHUNK_BYTES = 600_000
+
+
+class CommitFailed(RuntimeError):
+    """Rows are stored and outputs may not be sent: the worker must restart, and finish."""
 
 
 class Effect(Struct, frozen=True, array_like=True):
@@ -57,10 +65,13 @@ class Effect(Struct, frozen=True, array_like=True):
 
 
 class Ledger(Struct, frozen=True, array_like=True):
-    """What the last commit of a partition did; its outputs lie in ``n_chunks`` rows beside it."""
+    """What the last commit of a partition did.
+
+    Its outputs lie in ``n_chunks`` records beside it, the keys of its rows in ``n_key_chunks``.
+    """
 
     through: dict[str, int]
-    keys: list[bytes]
+    n_key_chunks: int
     n_chunks: int
     stream_time_ms: int
 
@@ -90,6 +101,19 @@ class _Held:
 
 _ledgers = msgspec.msgpack.Decoder(Ledger)
 _chunks = msgspec.msgpack.Decoder(list[Effect])
+_key_chunks = msgspec.msgpack.Decoder(list[bytes])
+
+Rows = dict[bytes, bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A commit as it is stored and sent; ``rows`` in the order of the changelog."""
+
+    commit: PartitionCommit
+    sequence: int
+    ledger: Ledger
+    rows: Rows
 
 
 class Committer:
@@ -145,71 +169,88 @@ class Committer:
             return
         sequence, raw = unstamp(stored)
         ledger = _ledgers.decode(raw)
-        effects = self._effects(partition, sequence, ledger.n_chunks)
-        ids = frozenset(effect.effect_id for effect in effects if effect.effect_id)
+        last = self._last_commit(partition, sequence, ledger)
+        ids = frozenset(effect.effect_id for effect in last.commit.effects if effect.effect_id)
         self._held[partition] = _Held(sequence, dict(ledger.through), ledger.stream_time_ms, ids)
-        if delivered is None or unstamp(delivered)[0] != sequence:
-            await self._finish(partition, sequence, ledger, effects)
+        if last.rows and (delivered is None or unstamp(delivered)[0] != sequence):
+            log.info("finishing commit partition=%d sequence=%d", partition, sequence)
+            await self._send([last])
 
-    def _effects(self, partition: int, sequence: int, n_chunks: int) -> list[Effect]:
-        chunks = self._table.read(partition, [_chunk_key(i) for i in range(n_chunks)])
-        effects: list[Effect] = []
-        for chunk in chunks:
-            # Another number: a later commit was cut off while its chunks were being written.
-            # The outputs of this one had all arrived before that commit began.
-            if chunk is None or unstamp(chunk)[0] != sequence:
-                return []
-            effects += _chunks.decode(unstamp(chunk)[1])
-        return effects
-
-    async def _finish(
-        self, partition: int, sequence: int, ledger: Ledger, effects: list[Effect]
-    ) -> None:
-        keys = [*map(_chunk_key, range(ledger.n_chunks)), LEDGER_KEY, *ledger.keys]
-        values = self._table.read(partition, keys)
-        rows = dict(zip(keys, values, strict=True))
-        log.info("finishing commit partition=%d sequence=%d", partition, sequence)
-        await self._send([(partition, sequence, rows, effects)])
+    def _last_commit(self, partition: int, sequence: int, ledger: Ledger) -> _Prepared:
+        """Return the commit of a ledger; without rows when there is nothing left to finish."""
+        names = [*map(_chunk_key, range(ledger.n_chunks))]
+        names += map(_keys_key, range(ledger.n_key_chunks))
+        records = dict(zip(names, self._table.read(partition, names), strict=True))
+        commit = PartitionCommit(partition)
+        for name, record in records.items():
+            # Another number: a later commit was cut off while it was being written. All of this
+            # one had arrived before that commit began.
+            if record is None or unstamp(record)[0] != sequence:
+                return _Prepared(PartitionCommit(partition), sequence, ledger, {})
+            if name.startswith(KEYS_PREFIX):
+                commit.rows.update(dict.fromkeys(_key_chunks.decode(unstamp(record)[1])))
+            else:
+                commit.effects += _chunks.decode(unstamp(record)[1])
+        names += [LEDGER_KEY, *commit.rows]
+        values = self._table.read(partition, names)
+        return _Prepared(commit, sequence, ledger, dict(zip(names, values, strict=True)))
 
     async def commit(self, commits: Sequence[PartitionCommit]) -> None:
-        """Return when state and outputs are where they belong; may be tried again after a crash."""
-        prepared = [self._prepare(commit) for commit in commits]
-        await self._send(prepared)
+        """Return when state and outputs are where they belong.
 
-    def _prepare(
-        self, commit: PartitionCommit
-    ) -> tuple[int, int, dict[bytes, bytes | None], list[Effect]]:
+        Raises CommitFailed or StoreFailed when they may be in one place and not in another; what
+        else it raises comes before anything is stored, and the commit may be tried again.
+        """
+        prepared = [self._prepare(commit) for commit in commits]
+        try:
+            for one in prepared:
+                self._store(one)
+            await self._send(prepared)
+        except StoreFailed:
+            raise
+        except Exception as error:
+            raise CommitFailed(f"a commit could not be finished: {error!r}") from error
+
+    def _prepare(self, commit: PartitionCommit) -> _Prepared:
         held = self._held[commit.partition]
         sequence = held.sequence + 1
-        through = {**held.through, **commit.through}
-        stream_time_ms = max(held.stream_time_ms, commit.stream_time_ms)
-        rows: dict[bytes, bytes | None] = {}
-        chunks = list(_in_chunks(commit.effects))
+        rows: Rows = {}
+        chunks = list(_in_chunks(commit.effects, _effect_bytes))
         for number, chunk in enumerate(chunks):
             rows[_chunk_key(number)] = stamp(sequence, msgspec.msgpack.encode(chunk))
-        ledger = Ledger(through, list(commit.rows), len(chunks), stream_time_ms)
+        key_chunks = list(_in_chunks(list(commit.rows), _key_bytes))
+        for number, keys in enumerate(key_chunks):
+            rows[_keys_key(number)] = stamp(sequence, msgspec.msgpack.encode(keys))
+        ledger = Ledger(
+            through={**held.through, **commit.through},
+            n_key_chunks=len(key_chunks),
+            n_chunks=len(chunks),
+            stream_time_ms=max(held.stream_time_ms, commit.stream_time_ms),
+        )
         rows[LEDGER_KEY] = stamp(sequence, msgspec.msgpack.encode(ledger))
         for key, row in commit.rows.items():
             rows[key] = None if row is None else stamp(sequence, row)
-        self._table.write(commit.partition, rows)
-        held.sequence, held.through, held.stream_time_ms = sequence, through, stream_time_ms
-        return commit.partition, sequence, rows, commit.effects
+        return _Prepared(commit, sequence, ledger, rows)
 
-    async def _send(
-        self, prepared: Sequence[tuple[int, int, dict[bytes, bytes | None], list[Effect]]]
-    ) -> None:
+    def _store(self, prepared: _Prepared) -> None:
+        self._table.write(prepared.commit.partition, prepared.rows)
+        held, ledger = self._held[prepared.commit.partition], prepared.ledger
+        held.sequence, held.through = prepared.sequence, ledger.through
+        held.stream_time_ms = ledger.stream_time_ms
+
+    async def _send(self, prepared: Sequence[_Prepared]) -> None:
         changelog = [
-            Output(self._changelog, key, value, partition)
-            for partition, _, rows, _ in prepared
-            for key, value in rows.items()
+            Output(self._changelog, key, value, one.commit.partition)
+            for one in prepared
+            for key, value in one.rows.items()
         ]
         offsets = await self._deliver(changelog)
-        await self._deliver([effect.output() for *_, effects in prepared for effect in effects])
-        for partition, sequence, rows, _ in prepared:
+        await self._deliver([effect.output() for one in prepared for effect in one.commit.effects])
+        for one in prepared:
             # The last record of this partition is its highest.
-            last, offsets = offsets[len(rows) - 1], offsets[len(rows) :]
-            self._table.write(partition, {DELIVERED_KEY: stamp(sequence, b"")})
-            self._table.delivered(partition, last)
+            last, offsets = offsets[len(one.rows) - 1], offsets[len(one.rows) :]
+            self._table.write(one.commit.partition, {DELIVERED_KEY: stamp(one.sequence, b"")})
+            self._table.delivered(one.commit.partition, last)
 
     async def _deliver(self, outputs: Sequence[Output]) -> Sequence[int]:
         """Send until everything has arrived: nothing may be acknowledged before."""
@@ -217,7 +258,7 @@ class Committer:
             return []
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(DeliveryFailed),
-            wait=wait_exponential_jitter(initial=0.2, max=10),
+            wait=wait_exponential_jitter(multiplier=0.2, max=10),
             before_sleep=before_sleep_log(log, logging.WARNING),
             sleep=self._sleep,
         ):
@@ -234,16 +275,30 @@ def _chunk_key(number: int) -> bytes:
     return LEDGER_KEY + b":%06d" % number
 
 
-def _in_chunks(effects: Sequence[Effect]) -> Iterable[list[Effect]]:
-    chunk: list[Effect] = []
+def _keys_key(number: int) -> bytes:
+    return KEYS_PREFIX + b"%06d" % number
+
+
+def _effect_bytes(effect: Effect) -> int:
+    n_bytes = len(effect.value or b"") + len(effect.key or b"") + 200
+    return n_bytes + sum(len(name) + len(value) for name, value in effect.headers)
+
+
+def _key_bytes(key: bytes) -> int:
+    return len(key) + 5
+
+
+def _in_chunks(
+    values: Sequence[Value], n_bytes_of: Callable[[Value], int]
+) -> Iterable[list[Value]]:
+    chunk: list[Value] = []
     size = 0
-    for effect in effects:
-        n_bytes = len(effect.value or b"") + len(effect.key or b"") + 200
-        n_bytes += sum(len(name) + len(value) for name, value in effect.headers)
+    for value in values:
+        n_bytes = n_bytes_of(value)
         if chunk and size + n_bytes > CHUNK_BYTES:
             yield chunk
             chunk, size = [], 0
-        chunk.append(effect)
+        chunk.append(value)
         size += n_bytes
     if chunk:
         yield chunk

@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import Killed, Outbox
+from faust.types import TP
+
+from stream.delivery import Output
+from stream.engine import commits
+from stream.engine.app import add_table, new_app
+from stream.engine.commits import CommitFailed, Committer, Effect, PartitionCommit
+from stream.engine.stores import unstamp
+from stream.engine.table import PartitionTable
+from stream.settings import load_settings
+
+CHANGELOG = "user-state"
+#: Apache Kafka's default limit of a message.
+KAFKA_BYTES = 1_000_000
+
+
+class Impatient(Committer):
+    """A Committer that does not wait between two attempts."""
+
+    async def _sleep(self, seconds: float) -> None:
+        self._on_retry()
+        await asyncio.sleep(0)
+
+
+class Worker:
+    """One process: what it has stored locally, and what it sends."""
+
+    def __init__(self, folder: Path, outbox: Outbox, store: str = "memory") -> None:
+        settings = load_settings(store=store, state_dir=folder)
+        self.table: PartitionTable = add_table(new_app(settings, "preference"), settings, CHANGELOG)
+        self.outbox = outbox
+        self.n_retries = 0
+        self.committer = self.start()
+
+    def start(self) -> Committer:
+        """Return the committer of a process that begins on this store."""
+
+        def retried() -> None:
+            self.n_retries += 1
+
+        self.committer = Impatient(self.table, self.outbox, CHANGELOG, retried)
+        return self.committer
+
+    def restore(self) -> None:
+        """Replay the changelog, as Faust does before a partition is taken over."""
+        records = [
+            SimpleNamespace(
+                message=SimpleNamespace(
+                    key=output.key,
+                    value=output.value,
+                    offset=offset,
+                    partition=output.partition,
+                    tp=TP(CHANGELOG, output.partition or 0),
+                )
+            )
+            for offset, output in enumerate(self.outbox.sent)
+            if output.topic == CHANGELOG
+        ]
+        store: Any = self.table.data
+        store.apply_changelog_batch(records, lambda key: key, lambda value: value)
+
+
+@pytest.fixture
+def outbox() -> Outbox:
+    return Outbox()
+
+
+@pytest.fixture
+def worker(tmp_path: Path, outbox: Outbox) -> Worker:
+    return Worker(tmp_path, outbox)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(commits, "CHUNK_BYTES", 500)
+    return None
+
+
+def effect(name: str, value: bytes = b"v") -> Effect:
+    return Effect(name, "out", name.encode(), value)
+
+
+def commit(*effects: Effect, partition: int = 0, **rows: bytes | None) -> PartitionCommit:
+    stored = {key.encode(): row for key, row in rows.items()}
+    return PartitionCommit(partition, stored, list(effects), {"in": 7}, stream_time_ms=1000)
+
+
+def out(outbox: Outbox) -> list[str]:
+    return [(output.key or b"").decode() for output in outbox.of("out")]
+
+
+def is_ledger(output: Output) -> bool:
+    return (output.key or b"").startswith(commits.LEDGER_KEY)
+
+
+# --- one commit ----------------------------------------------------------------------------------
+
+
+async def test_the_changelog_comes_before_the_outputs_and_the_ledger_before_the_rows(
+    worker: Worker, outbox: Outbox
+) -> None:
+    await worker.committer.hold({0})
+    await worker.committer.commit([commit(effect("o1"), effect("o2"), u1=b"row", u2=b"row")])
+    topics = [output.topic for output in outbox.sent]
+    assert topics == sorted(topics, key=[CHANGELOG, "out"].index)
+    ledger = [is_ledger(output) for output in outbox.of(CHANGELOG)]
+    assert ledger == sorted(ledger, reverse=True)
+    assert ledger.count(False) == 2
+
+
+async def test_every_record_of_the_changelog_goes_to_the_partition_of_its_rows(
+    worker: Worker, outbox: Outbox
+) -> None:
+    await worker.committer.hold({1, 3})
+    both = [commit(effect("o1"), partition=1, u1=b"1"), commit(partition=3, u3=b"3")]
+    await worker.committer.commit(both)
+    of_rows = {output.key: output.partition for output in outbox.of(CHANGELOG)}
+    assert (of_rows[b"u1"], of_rows[b"u3"]) == (1, 3)
+    assert {output.partition for output in outbox.of(CHANGELOG) if is_ledger(output)} == {1, 3}
+
+
+async def test_a_deleted_row_leaves_the_store_and_a_tombstone(
+    worker: Worker, outbox: Outbox
+) -> None:
+    await worker.committer.hold({0})
+    await worker.committer.commit([commit(u1=b"row")])
+    await worker.committer.commit([commit(u1=None)])
+    assert worker.table.rows(0, [b"u1"]) == [None]
+    assert [o.value for o in outbox.of(CHANGELOG) if o.key == b"u1"][-1] is None
+
+
+async def test_sequences_grow_with_every_commit_and_go_on_after_a_restart(worker: Worker) -> None:
+    await worker.committer.hold({0})
+    seen = []
+    for _ in range(3):
+        seen.append(worker.committer.next_sequence(0))
+        await worker.committer.commit([commit(u1=b"row")])
+    await worker.start().hold({0})
+    assert [*seen, worker.committer.next_sequence(0)] == [1, 2, 3, 4]
+
+
+async def test_what_is_covered_only_grows_and_is_known_after_a_restart(worker: Worker) -> None:
+    await worker.committer.hold({0})
+    assert worker.committer.through(0, "in") == -1
+    await worker.committer.commit([commit(u1=b"row")])
+    await worker.committer.commit([PartitionCommit(0, through={"other": 3}, stream_time_ms=400)])
+    for committer in (worker.committer, worker.start()):
+        await committer.hold({0})
+        assert (committer.through(0, "in"), committer.through(0, "other")) == (7, 3)
+        assert committer.stream_time_ms(0) == 1000
+
+
+async def test_nothing_to_commit_sends_nothing(worker: Worker, outbox: Outbox) -> None:
+    await worker.committer.commit([])
+    assert outbox.sent == []
+
+
+# --- a broker that fails -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("failures", [1, 2, 5])
+async def test_a_failed_delivery_is_tried_until_everything_has_arrived(
+    worker: Worker, outbox: Outbox, failures: int
+) -> None:
+    await worker.committer.hold({0})
+    outbox.failures = failures
+    await worker.committer.commit([commit(effect("o1"), effect("o2"), u1=b"row", u2=b"row")])
+    assert worker.n_retries == failures
+    assert {"o1", "o2"} == set(out(outbox))
+    assert {b"u1", b"u2"} <= {output.key for output in outbox.of(CHANGELOG)}
+
+
+async def test_no_output_is_sent_while_the_changelog_has_not_arrived(
+    worker: Worker, outbox: Outbox
+) -> None:
+    await worker.committer.hold({0})
+    outbox.failures = 10**9
+    task = asyncio.create_task(worker.committer.commit([commit(effect("o1"), u1=b"row")]))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not task.done()
+    assert out(outbox) == []
+    outbox.failures = 0
+    await task
+    assert out(outbox) == ["o1"]
+
+
+async def test_another_failure_of_the_sender_is_no_fault_of_the_events(worker: Worker) -> None:
+    class Broken(Outbox):
+        async def send(self, outputs: Any) -> list[int]:
+            raise ValueError("a bug of the driver")
+
+    await worker.committer.hold({0})
+    worker.committer._sender = Broken()
+    # The rows are in the store: processing these events again would lose their outputs.
+    with pytest.raises(CommitFailed, match="a bug of the driver"):
+        await worker.committer.commit([commit(effect("o1"), u1=b"row")])
+    await worker.start().hold({0})
+    assert out(worker.outbox) == ["o1"]
+
+
+# --- a process that ends -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ["memory", "rocksdb"])
+async def test_a_commit_cut_off_anywhere_is_finished_from_the_local_store(
+    tmp_path: Path, store: str
+) -> None:
+    done = commit(effect("o1"), effect("o2", b"second"), u1=b"new", gone=None)
+    n_records = 3 + 2 + 2  # ledger, rows, outputs
+    for cut in range(n_records + 1):
+        outbox = Outbox()
+        worker = Worker(tmp_path / str(cut), outbox, store)
+        await worker.committer.hold({0})
+        await worker.committer.commit([commit(u1=b"old", gone=b"old")])
+        outbox.dies_after = cut
+        if cut < n_records:
+            with pytest.raises(Killed):
+                await worker.committer.commit([done])
+        else:
+            await worker.committer.commit([done])
+        outbox.dies_after = None
+        await worker.start().hold({0})
+        assert [(o.key, o.value) for o in outbox.of("out")][-2:] == [
+            (b"o1", b"v"),
+            (b"o2", b"second"),
+        ]
+        last = {o.key: o.value for o in outbox.of(CHANGELOG)}
+        assert unstamp(last[b"u1"] or b"")[1] == b"new"
+        assert last[b"gone"] is None
+        assert worker.committer.was_sent(0, "o1")
+        assert not worker.committer.was_sent(0, "o3")
+
+
+async def test_a_finished_commit_is_not_published_again(worker: Worker, outbox: Outbox) -> None:
+    await worker.committer.hold({0})
+    await worker.committer.commit([commit(effect("o1"), u1=b"row")])
+    n_sent = len(outbox.sent)
+    await worker.start().hold({0})
+    assert len(outbox.sent) == n_sent
+    assert worker.committer.was_sent(0, "o1")
+
+
+async def test_another_worker_publishes_the_same_bytes_again(
+    worker: Worker, outbox: Outbox, tmp_path: Path
+) -> None:
+    await worker.committer.hold({0})
+    await worker.committer.commit([commit(effect("o1", b"\x00bytes"), u1=b"row")])
+    other = Worker(tmp_path / "other", outbox)
+    other.restore()
+    await other.committer.hold({0})
+    assert [output.value for output in outbox.of("out")] == [b"\x00bytes"] * 2
+    assert other.table.rows(0, [b"u1"]) == [b"row"]
+    assert other.committer.next_sequence(0) == worker.committer.next_sequence(0)
+
+
+async def test_an_effect_keeps_key_partition_and_headers(worker: Worker, outbox: Outbox) -> None:
+    whole = Effect("id", "out", None, None, 3, (("a", b"1"), ("a", b"2")))
+    await worker.committer.hold({0})
+    outbox.dies_after = 2
+    with pytest.raises(Killed):
+        await worker.committer.commit([commit(whole)])
+    outbox.dies_after = None
+    await worker.start().hold({0})
+    assert outbox.of("out") == [Output("out", None, None, 3, (("a", b"1"), ("a", b"2")))]
+
+
+async def test_hold_keeps_what_is_held_and_lets_go_of_the_rest(
+    worker: Worker, outbox: Outbox
+) -> None:
+    await worker.committer.hold({0, 1})
+    await worker.committer.commit([commit(u1=b"row")])
+    await worker.committer.hold({0, 2})
+    assert worker.committer.partitions == {0, 2}
+    assert worker.committer.next_sequence(0) == 2
+
+
+# --- large commits -------------------------------------------------------------------------------
+
+
+async def test_large_outputs_are_spread_over_records_that_kafka_takes(
+    worker: Worker, outbox: Outbox, tmp_path: Path
+) -> None:
+    effects = [effect(f"o{n}", bytes([n]) * 250_000) for n in range(9)]
+    await worker.committer.hold({0})
+    await worker.committer.commit([commit(*effects, u1=b"row")])
+    assert max(len(output.value or b"") for output in outbox.of(CHANGELOG)) < KAFKA_BYTES
+    other = Worker(tmp_path / "other", outbox)
+    other.restore()
+    await other.committer.hold({0})
+    assert out(outbox) == [f"o{n}" for n in range(9)] * 2
+    assert outbox.of("out")[:9] == outbox.of("out")[9:]
+
+
+async def test_a_commit_of_very_many_rows_has_no_record_that_kafka_refuses(
+    worker: Worker, outbox: Outbox
+) -> None:
+    rows: dict[bytes, bytes | None] = {b"%0200d" % n: b"row" for n in range(12_000)}
+    await worker.committer.hold({0})
+    outbox.dies_after = 100
+    with pytest.raises(Killed):
+        await worker.committer.commit([PartitionCommit(0, rows)])
+    outbox.dies_after = None
+    await worker.start().hold({0})
+    assert max(len(output.value or b"") for output in outbox.of(CHANGELOG)) < KAFKA_BYTES
+    assert rows.keys() <= {output.key for output in outbox.of(CHANGELOG)}
+
+
+@pytest.mark.usefixtures("small_chunks")
+async def test_chunks_of_a_later_commit_that_was_cut_off_are_not_taken_for_the_last_ones(
+    worker: Worker, outbox: Outbox, tmp_path: Path
+) -> None:
+    def large(name: str) -> list[Effect]:
+        return [effect(f"{name}{n}", b"x" * 400) for n in range(4)]
+
+    await worker.committer.hold({0})
+    await worker.committer.commit([commit(*large("first"), u1=b"row")])
+    outbox.dies_after = 2  # two of four chunks, no ledger
+    with pytest.raises(Killed):
+        await worker.committer.commit([commit(*large("second"), u1=b"never")])
+    outbox.dies_after = None
+    other = Worker(tmp_path / "other", outbox)
+    other.restore()
+    await other.committer.hold({0})
+    assert not [name for name in out(outbox) if name.startswith("second")]
+    assert other.table.rows(0, [b"u1"]) == [b"row"]
+    assert other.committer.next_sequence(0) == 2
+    await other.committer.commit([commit(*large("second"), u1=b"new")])
+    assert [name for name in out(outbox) if name.startswith("second")] == [
+        f"second{n}" for n in range(4)
+    ]
