@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import murmur2
 
 from stream.delivery import DeliveryFailed, Output
+from stream.partitioner import partition_of
 from stream.settings import Settings
 
-#: Larger than any message of ours: what does not fit is refused by the broker, by name.
+#: Larger than any message of ours: what does not fit is refused before anything is sent.
 MAX_REQUEST_BYTES = 2 * 1024**2
 #: How long a send is tried before it counts as failed; the caller decides what then.
 REQUEST_TIMEOUT_MS = 15_000
+_MAX_BATCH_BYTES = 256 * 1024
+
+Place = tuple[str, int]  # topic with the prefix, partition
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Messages of one partition that travel together, and where they stand in the outputs."""
+
+    builder: Any
+    indices: list[int] = field(default_factory=list)
 
 
 class KafkaSender:
     """A Sender: acks from all replicas, no duplicates by retries, order kept per partition.
 
-    Partitions are murmur2 of the key, as Java's default partitioner and librdkafka's
-    ``murmur2_random`` have it; a message without a key goes round the partitions.
+    A key decides the partition (see stream.partitioner); a message without a key goes round the
+    partitions.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,7 +52,7 @@ class KafkaSender:
             acks="all",
             enable_idempotence=True,
             linger_ms=0,
-            max_batch_size=256 * 1024,
+            max_batch_size=_MAX_BATCH_BYTES,
             max_request_size=MAX_REQUEST_BYTES,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
@@ -61,33 +73,59 @@ class KafkaSender:
         """Return each output's offset once the broker has every one; raises DeliveryFailed."""
         if self._producer is None:
             raise DeliveryFailed("the sender is not started")
-        sent: list[asyncio.Future[Any]] = []
-        topic = ""
-        try:
-            for output in outputs:
-                topic = output.topic
-                sent.append(await self._send(output))
-        except (KafkaError, OSError) as error:
-            await asyncio.gather(*sent, return_exceptions=True)
-            raise DeliveryFailed(f"topic {topic}: {error!r}") from error
-        arrived = await asyncio.gather(*sent, return_exceptions=True)
-        offsets: list[int] = []
-        for output, result in zip(outputs, arrived, strict=True):
+        places = self._batches(outputs)
+        sent = await asyncio.gather(
+            *(self._send(place, batches) for place, batches in places.items()),
+            return_exceptions=True,
+        )
+        offsets = [0] * len(outputs)
+        for (topic, _), batches, result in zip(places, places.values(), sent, strict=True):
+            if isinstance(result, (KafkaError, OSError)):
+                name = topic.removeprefix(self._prefix)
+                raise DeliveryFailed(f"topic {name}: {result!r}") from result
             if isinstance(result, BaseException):
-                raise DeliveryFailed(f"topic {output.topic}: {result!r}") from result
-            offsets.append(result.offset)
+                raise result
+            for batch, first in zip(batches, result, strict=True):
+                for n, index in enumerate(batch.indices):
+                    offsets[index] = first + n
         return offsets
 
-    async def _send(self, output: Output) -> asyncio.Future[Any]:
-        sent: asyncio.Future[Any] = await self._producer.send(
-            self._prefix + output.topic,
-            output.value,
-            key=output.key,
-            partition=self._partition(output),
-            timestamp_ms=output.timestamp_ms,
-            headers=list(output.headers) or None,
-        )
-        return sent
+    def _batches(self, outputs: Sequence[Output]) -> dict[Place, list[_Batch]]:
+        # aiokafka's own batching makes a future for each message, which costs more than all else.
+        places: dict[Place, list[_Batch]] = {}
+        for index, output in enumerate(outputs):
+            place = self._prefix + output.topic, self._partition(output)
+            batches = places.setdefault(place, [])
+            if not batches or not _append(batches[-1], index, output):
+                batches.append(_Batch(self._producer.create_batch()))
+                # Of whatever size, the first message of a batch is taken.
+                _append(batches[-1], index, output)
+                size = batches[-1].builder.size()
+                if size > MAX_REQUEST_BYTES:
+                    raise DeliveryFailed(f"topic {output.topic}: a message of {size} bytes")
+        return places
+
+    async def _send(self, place: Place, batches: Sequence[_Batch]) -> list[int]:
+        """Return the offset of each batch's first message."""
+        topic, partition = place
+        arriving: list[asyncio.Future[Any]] = []
+        try:
+            for batch in batches:
+                # Closed, so that no other send adds to it.
+                batch.builder.close()
+                arriving.append(
+                    await self._producer.send_batch(batch.builder, topic, partition=partition)
+                )
+        except (KafkaError, OSError):
+            await asyncio.gather(*arriving, return_exceptions=True)
+            raise
+        arrived = await asyncio.gather(*arriving, return_exceptions=True)
+        offsets: list[int] = []
+        for result in arrived:
+            if isinstance(result, BaseException):
+                raise result
+            offsets.append(result.offset)
+        return offsets
 
     def _partition(self, output: Output) -> int:
         if output.partition is not None:
@@ -99,4 +137,18 @@ class KafkaSender:
 
     def partition_of(self, topic: str, key: bytes) -> int:
         """Return the partition of a key; every keyed topic has the settings' partition count."""
-        return int((murmur2(key) & 0x7FFFFFFF) % self._partitions)
+        return partition_of(key, self._partitions)
+
+
+def _append(batch: _Batch, index: int, output: Output) -> bool:
+    """Add a message to a batch unless it is full."""
+    added = batch.builder.append(
+        key=output.key,
+        value=output.value,
+        timestamp=output.timestamp_ms,
+        headers=list(output.headers),
+    )
+    if added is None:
+        return False
+    batch.indices.append(index)
+    return True

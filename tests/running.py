@@ -16,9 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 READY_S = 120.0
+LEADERLESS = {
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
 #: The workers look at their lag every two seconds.
 DRAINED_S = 6.0
 
@@ -198,11 +203,23 @@ class Outside:
             metadata = consumer.list_topics(self.prefix + topic, timeout=10)
             for number in metadata.topics[self.prefix + topic].partitions:
                 place = TopicPartition(self.prefix + topic, number)
-                low, high = consumer.get_watermark_offsets(place, timeout=10)
+                low, high = watermarks(consumer, place)
                 place.offset = low if start == "earliest" else high
                 places.append(place)
         consumer.assign(places)
         return consumer
+
+
+def watermarks(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """Return a partition's first and next offset; a topic just made may not have a leader yet."""
+    for _ in range(50):
+        try:
+            return consumer.get_watermark_offsets(place, timeout=10)
+        except KafkaException as error:
+            if error.args[0].code() not in LEADERLESS:
+                raise
+            time.sleep(0.1)
+    raise AssertionError(f"no leader for {place}")
 
 
 def next_of(consumer: Consumer, timeout_s: float = 20.0) -> Any:
