@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ _open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
 class ChildFailed(RuntimeError):
-    """A child ended, or was not ready in time; the text ends with its last words."""
+    """A child ended, or was not done in time; the text ends with its last words."""
 
 
 class Child:
@@ -95,18 +94,6 @@ def _kill_session(pid: int) -> None:
         return
 
 
-def wait_ready(child: Child, url: str, deadline_s: float) -> None:
-    """Return once the URL answers 200; raise ChildFailed when the child ends or time is up."""
-    until_s = time.monotonic() + deadline_s
-    while reason := _why_not(url):
-        child.check()
-        if time.monotonic() > until_s:
-            raise ChildFailed(
-                f"{url} was not ready within {deadline_s:.0f} s: {reason}; {child.last_words()}"
-            )
-        time.sleep(0.1)
-
-
 def gauge(url: str, name: str) -> float:
     """Return the sum of a metric over its labels, as a Prometheus endpoint gives it now.
 
@@ -124,7 +111,7 @@ def _is_sample(line: str, name: str) -> bool:
     return line.startswith((f"{name} ", f"{name}{{"))
 
 
-def _why_not(url: str) -> str:
+def why_not_ready(url: str) -> str:
     """Return an empty text when the URL answers 200, else why it does not."""
     try:
         with _open(url, timeout=2):

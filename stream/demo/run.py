@@ -21,14 +21,15 @@ from rich.text import Text
 from stream.broker import EmbeddedBroker
 from stream.demo.live import POISON, Reader, Sender, until
 from stream.demo.observer import Observer, losses
-from stream.demo.processes import Child, ChildFailed, free_ports, gauge, is_free, wait_ready
+from stream.demo.processes import Child, ChildFailed, free_ports, gauge, is_free, why_not_ready
 from stream.demo.shop import build_shop
 from stream.demo.shoppers import Crowd, Shopper, build_shoppers
 from stream.demo.summary import serving_lines, summary_table
 from stream.settings import Settings
 from stream.topic_admin import create_topics
+from stream.worker import PROCESSES, metrics_port
 
-READY_DEADLINE_S = 120.0
+READY_DEADLINE_S = 180.0
 # The days before the run are sent at once: they are digested before the clock runs.
 SETTLED_S, LAG_KNOWN_S = 1.0, 2.5
 ANSWER_DEADLINE_S = 60.0
@@ -82,7 +83,7 @@ class _Demo:
     ) -> None:
         self._settings, self._plan, self._console = settings, plan, console
         self._worker, self._started_s = worker, started_s
-        self._ports = (settings.metrics_port, settings.metrics_port + 1)
+        self._ports = tuple(metrics_port(settings, name) for name in PROCESSES)
         self._rng = np.random.default_rng([plan.seed, 2])
         self._crowd = Crowd(build_shop(plan.seed, wall_ms()), self._shoppers())
         self._watch = Observer(self._crowd)
@@ -114,10 +115,7 @@ class _Demo:
         self._say(f"shop open: {n_items} items, {n_shoppers} shoppers, seed {self._plan.seed}")
         await send.send_shop(self._crowd)
         with self._console.status("workers are loading the model"):
-            for port in self._ports:
-                await asyncio.to_thread(
-                    wait_ready, self._worker, _url(port, "ready"), READY_DEADLINE_S
-                )
+            await self._reached(lambda: not any(self._why_not_ready()))
         self._say(f"workers ready after {self._elapsed_s():.1f} s")
         with self._console.status("the items are being encoded"):
             await self._reached(lambda: self._n_indexed() >= n_items)
@@ -140,18 +138,21 @@ class _Demo:
         )
 
     async def _reached(self, holds: Callable[[], bool]) -> None:
-        if not await until(holds, READY_DEADLINE_S, every_s=0.25):
-            raise ChildFailed(
-                f"the workers are not done after {READY_DEADLINE_S:.0f} s: "
-                + self._worker.last_words()
-            )
+        def holds_and_alive() -> bool:
+            self._worker.check()
+            return holds()
+
+        if not await until(holds_and_alive, READY_DEADLINE_S, every_s=0.25):
+            why = " ".join(self._why_not_ready()).strip() or self._worker.last_words()
+            raise ChildFailed(f"the workers are not done after {READY_DEADLINE_S:.0f} s: {why}")
+
+    def _why_not_ready(self) -> list[str]:
+        return [why_not_ready(_url(port, "ready")) for port in self._ports]
 
     def _n_indexed(self) -> float:
-        self._worker.check()
         return gauge(_url(self._ports[1], "metrics"), "prefstream_index_items")
 
     def _lag(self) -> float:
-        self._worker.check()
         return sum(gauge(_url(port, "metrics"), "prefstream_consumer_lag") for port in self._ports)
 
     async def _live(self, send: Sender) -> None:
@@ -213,8 +214,9 @@ async def _clients(broker: str) -> AsyncIterator[tuple[AIOKafkaProducer, AIOKafk
 def _on_loopback(settings: Settings, broker: str, state_dir: Path) -> Settings:
     """Return the settings with everything that is this run's own; nothing leaves loopback."""
     port = settings.metrics_port
-    if port == 0 or not (is_free(port) and is_free(port + 1)):
-        port = free_ports(2)
+    n = len(PROCESSES)
+    if port == 0 or not all(is_free(port + i) for i in range(n)):
+        port = free_ports(n)
     own = {
         "broker": broker,
         "topic_prefix": "",
