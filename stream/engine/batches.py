@@ -29,38 +29,42 @@ class BatchStream(faust.Stream[Any]):
         channel: Any = self.channel
         while not self.should_stop:
             try:
-                events = [await channel.__anext__()]
+                first = await channel.__anext__()
             except StopAsyncIteration:  # how Faust's channels say that the worker stops
                 return
-            self._drain(channel.queue, events, max_events)
-            if wait_s and len(events) < max_events:
+            batch: list[EventT[Any]] = []
+            self._take(first, batch)
+            self._drain(channel.queue, batch, max_events)
+            if wait_s and batch and len(batch) < max_events:
                 await asyncio.sleep(wait_s)
-                self._drain(channel.queue, events, max_events)
-            batch = [event for event in events if self._track(event)]
+                self._drain(channel.queue, batch, max_events)
             if batch:
                 yield batch
                 for event in batch:
                     await self.ack(event)
 
-    @staticmethod
-    def _drain(queue: Any, events: list[EventT[Any]], max_events: int) -> None:
-        while len(events) < max_events and not queue.empty():
-            events.append(queue.get_nowait())
+    def _drain(self, queue: Any, batch: list[EventT[Any]], max_events: int) -> None:
+        # What the queue holds beside events, the word to stop, is left to __anext__.
+        while len(batch) < max_events and not (queue.empty() or queue._errors):
+            self._take(queue.get_nowait(), batch)
 
-    def _track(self, event: EventT[Any]) -> bool:
-        """Mark an event as in progress; False for one of an assignment that has ended.
+    def _take(self, event: EventT[Any], batch: list[EventT[Any]]) -> None:
+        """Add an event to the batch, at once in progress, unless its assignment has ended.
 
-        What is fetched before a rebalance must not be processed after it: the partition may
-        have another owner, and is read again from the committed offset if it has not.
+        What is fetched before a rebalance must not be processed after it: the partition may have
+        another owner, and is read again from the committed offset if it has not. Nor may a
+        batch that is still gathered while a rebalance begins: Faust waits for what is in progress
+        before it lets go of the partitions, and forgets what is in the queues.
         """
         message = event.message
-        consumer = self.app.consumer
         if message.generation_id != self.app.consumer_generation_id:
-            return False
+            return
+        if not self.app.flow_control.is_active():
+            return
+        batch.append(event)
         if not message.tracked and message.topic in self.app.topics.acking_topics:
             message.tracked = True
-            consumer.track_message(message)
-        return True
+            self.app.consumer.track_message(message)
 
 
 def source_message(event: EventT[Any], prefix: str) -> SourceMessage:
