@@ -15,30 +15,45 @@ def reporter(metrics: Metrics, dead_letters: DeadLetters, clock: Callable[[], in
     """Return what the stages call when a batch has been committed."""
 
     def report(batch: BatchReport) -> None:
-        if batch.n_events:
-            stage = batch.stage if batch.stage in get_args(Stage) else "other"
-            metrics.batch_size.labels(stage).observe(batch.n_events)
-        for stage, seconds in batch.seconds.items():
-            metrics.stage_seconds.labels(stage).observe(seconds)
-        for (topic, outcome), n in batch.events.items():
-            # "duplicate" is a repeat by event id; the metric does not tell the two apart.
-            name = "repeat" if outcome == "duplicate" else outcome
-            metrics.count_events(topic, cast(Outcome, name), n)
-        metrics.count_outputs(batch.outputs.elements())
+        _times(metrics, batch)
+        _events(metrics, batch)
         dead_letters.count(batch.failures)
-        now_ms = clock()
-        for topic, event_times_ms in batch.event_times_ms.items():
-            metrics.published(topic, event_times_ms, batch.arrivals_ms[topic], now_ms)
-        for source, n in batch.sources.items():
-            metrics.recommended_items.labels(source).inc(n)
-        for kind, n in batch.texts.items():
-            metrics.count_texts(cast(TextKind, kind), n)
-        metrics.coalesced.inc(batch.n_coalesced)
-        metrics.cold_starts.inc(batch.n_cold)
-        for (band, cause), n in batch.bands.items():
-            for _ in range(n):
-                metrics.count_churn_risk(cast(Band, band), cast(Cause, cause))
-        for cause, n in batch.n_assessed.items():
-            metrics.churn_assessments.labels(cause).inc(n)
+        _outputs(metrics, batch, clock())
 
     return report
+
+
+def _times(metrics: Metrics, batch: BatchReport) -> None:
+    if batch.n_events:
+        stage = batch.stage if batch.stage in get_args(Stage) else "other"
+        metrics.batch_size.labels(stage).observe(batch.n_events)
+    for name, seconds in batch.seconds.items():
+        metrics.stage_seconds.labels(name).observe(seconds)
+    if batch.texts:
+        metrics.encoder_seconds.labels().observe(batch.seconds["encode"])
+
+
+def _events(metrics: Metrics, batch: BatchReport) -> None:
+    for (topic, outcome), n in batch.events.items():
+        # "duplicate" is a repeat by event id; the metric does not tell the two apart.
+        name = "repeat" if outcome == "duplicate" else outcome
+        metrics.count_events(topic, cast(Outcome, name), n)
+    for kind, n in batch.texts.items():
+        metrics.count_texts(cast(TextKind, kind), n)
+    if batch.n_future:
+        metrics.clock_skew.labels("event").inc(batch.n_future)
+
+
+def _outputs(metrics: Metrics, batch: BatchReport, now_ms: int) -> None:
+    metrics.count_outputs(batch.outputs.elements())
+    for topic, event_times_ms in batch.event_times_ms.items():
+        metrics.published(topic, event_times_ms, batch.arrivals_ms[topic], now_ms)
+    for source, n in batch.sources.items():
+        metrics.recommended_items.labels(source).inc(n)
+    metrics.coalesced.inc(batch.n_coalesced)
+    metrics.cold_starts.inc(batch.n_cold)
+    for (band, cause), n in batch.bands.items():
+        for _ in range(n):
+            metrics.count_churn_risk(cast(Band, band), cast(Cause, cause))
+    for cause, n in batch.n_assessed.items():
+        metrics.churn_assessments.labels(cause).inc(n)

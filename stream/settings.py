@@ -123,8 +123,11 @@ class Settings(BaseSettings):
 
     # Co-occurrence and popularity
     neighbours_kept: int = Field(256, ge=8, le=4096, description="Neighbours kept per item.")
+    cooccurrence_items: int = Field(
+        20, ge=0, le=500, description="Recent items that a newly taken item is paired with."
+    )
     neighbours_interval_ms: int = Field(
-        500, ge=0, le=60_000, description="How long pairs are gathered before items are updated."
+        1000, ge=0, le=60_000, description="How long pairs are gathered before items are updated."
     )
     cooccurrence_half_life_d: float = Field(180.0, gt=0, description="Half-life of a pair count.")
     popularity_half_life_h: float = Field(48.0, gt=0, description="Half-life of popular now.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from stream.topics import TOPICS, TopicSpec
 log = logging.getLogger(__name__)
 
 _CREATE_TIMEOUT_MS = 30_000
+_LISTED_WITHIN_S = 10.0
 _ALREADY_THERE = TopicAlreadyExistsError.errno
 
 
@@ -69,15 +72,29 @@ async def create_topics(settings: Settings) -> list[str]:
         response = await admin.create_topics(
             [_new_topic(spec, settings) for spec in missing], timeout_ms=_CREATE_TIMEOUT_MS
         )
-    results = [(result[0], result[1]) for result in response.topic_errors]
+        made = [name for name, code, *_ in response.topic_errors if code == 0]
+        await _until_listed(admin, made)
     refused = [
-        f"{name}: {for_code(code).__name__}"
-        for name, code in results
+        str(Problem(name, f"not made: {_reason(code, *message)}"))
+        for name, code, *message in response.topic_errors
         if code not in (0, _ALREADY_THERE)
     ]
     if refused:
         raise TopicsNotCreated("; ".join(refused))
-    return [name for name, code in results if code == 0]
+    return made
+
+
+async def _until_listed(admin: Any, names: list[str]) -> None:
+    # Kafka's controller answers before its brokers know: a check right after would miss topics.
+    deadline = time.monotonic() + _LISTED_WITHIN_S
+    while not set(names) <= set(await admin.list_topics()) and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+
+
+def _reason(code: int, message: str | None = None) -> str:
+    # Newer brokers say more than their code does.
+    name = str(for_code(code).__name__)
+    return f"{name}: {message}" if message else name
 
 
 def _new_topic(spec: TopicSpec, settings: Settings) -> Any:
@@ -90,7 +107,7 @@ def _new_topic(spec: TopicSpec, settings: Settings) -> Any:
 
 
 async def check_topics(settings: Settings) -> list[Problem]:
-    """Return what is wrong with the topics: missing, partition counts, cleanup policies.
+    """Return what is wrong with the topics: missing, partition counts, how they are compacted.
 
     A partition count that differs would send one user's events to different workers.
     """
@@ -98,20 +115,24 @@ async def check_topics(settings: Settings) -> list[Problem]:
     async with admin_client(settings) as admin:
         present = set(await admin.list_topics())
         there = [name for name in names if name in present]
-        partitions = {
-            topic["topic"]: len(topic["partitions"])
-            for topic in (await admin.describe_topics(there) if there else [])
-        }
+        described = await admin.describe_topics(there) if there else []
         configs = await _configs(admin, there)
     problems = [Problem(name, "missing") for name in names if name not in present]
-    for name in there:
-        spec = names[name]
-        expected = spec.partitions or settings.partitions
-        if partitions[name] != expected:
-            text = f"expected {expected} partitions (setting partitions), got {partitions[name]}"
-            problems.append(Problem(name, text))
-        problems += _config_problems(name, spec, configs.get(name, {}))
+    for topic in described:
+        name = topic["topic"]
+        texts = _partition_problems(topic, names[name].partitions or settings.partitions)
+        texts += _config_problems(names[name], configs.get(name, {}))
+        problems += [Problem(name, text) for text in texts]
     return problems
+
+
+def _partition_problems(topic: dict[str, Any], expected: int) -> list[str]:
+    if topic["error_code"]:
+        return [_reason(topic["error_code"])]
+    got = len(topic["partitions"])
+    if got == expected:
+        return []
+    return [f"expected {expected} partitions (setting partitions), got {got}"]
 
 
 async def _configs(admin: Any, names: list[str]) -> dict[str, dict[str, str]]:
@@ -125,12 +146,17 @@ async def _configs(admin: Any, names: list[str]) -> dict[str, dict[str, str]]:
     return configs
 
 
-def _config_problems(name: str, spec: TopicSpec, config: dict[str, str]) -> list[Problem]:
+def _config_problems(spec: TopicSpec, config: dict[str, str]) -> list[str]:
     # A broker that does not tell its settings cannot be checked.
+    problems: list[str] = []
     policy = config.get("cleanup.policy")
-    if policy is None or set(policy.split(",")) == set(spec.cleanup.split(",")):
-        return []
-    return [Problem(name, f"expected cleanup.policy={spec.cleanup}, got {policy}")]
+    if policy is not None and set(policy.split(",")) != set(spec.cleanup.split(",")):
+        problems.append(f"expected cleanup.policy={spec.cleanup}, got {policy}")
+    lag_ms = config.get("min.compaction.lag.ms")
+    if lag_ms is not None and int(lag_ms) < spec.compaction_lag_ms:
+        text = f"expected min.compaction.lag.ms={spec.compaction_lag_ms} or more, got {lag_ms}"
+        problems.append(text)
+    return problems
 
 
 async def wait_for_broker(

@@ -1,4 +1,4 @@
-"""worker: one tier as a process, or both tiers as two processes under one."""
+"""worker: what a tier consists of runs in processes of their own, under one."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Literal
 
 import uvloop
 
+from models.weights import ModelError
 from stream.broker import die_with_parent
 from stream.engine.app import group_of
 from stream.health import Condition, HealthServer, Progress, Readiness
@@ -22,17 +23,26 @@ from stream.kafka_client import KafkaSender
 from stream.lag import KafkaOffsets, LagProbe, PartitionLag, Place
 from stream.logs import setup_logging
 from stream.metrics import Metrics
-from stream.settings import Settings
+from stream.settings import BadSettings, Settings, load_settings
 from stream.tiers.base import Parts, Tier
-from stream.topic_admin import check_topics, wait_for_broker
+from stream.topic_admin import BrokerAbsent, check_topics, wait_for_broker
 
 log = logging.getLogger(__name__)
 
-TierName = Literal["encode", "preference"]
-TIERS: tuple[TierName, ...] = ("encode", "preference")
+ProcessName = Literal["encode", "preference", "neighbours"]
+#: In the order of their metrics ports.
+PROCESSES: tuple[ProcessName, ...] = ("encode", "preference", "neighbours")
+#: The preference tier is two processes: counting what is taken together is heavy and can wait,
+#: so it must not share an event loop with what a shopper waits for.
+TIERS: dict[str, tuple[ProcessName, ...]] = {
+    "encode": ("encode",),
+    "preference": ("preference", "neighbours"),
+    "all": PROCESSES,
+}
 
-CONDITIONS: dict[TierName, tuple[Condition, ...]] = {
+CONDITIONS: dict[ProcessName, tuple[Condition, ...]] = {
     "encode": ("broker", "topics", "model", "partitions_assigned"),
+    "neighbours": ("broker", "topics", "partitions_assigned", "recovered"),
     "preference": (
         "broker",
         "topics",
@@ -47,6 +57,8 @@ NOT_READY_AFTER_S, DEAD_AFTER_S = 30.0, 300.0
 #: A worker that does not stop by itself is ended: what it did not acknowledge is read again.
 STOP_DEADLINE_S = 20.0
 LAG_EVERY_S = 2.0
+#: On a small machine, whoever answers shoppers goes first.
+NICE = 10
 #: Faust tells nobody that an app has crashed; it can only be asked.
 CRASH_POLL_S = 0.2
 
@@ -61,25 +73,22 @@ class BadTopics(RuntimeError):
     """Topics are missing or not as they must be; the text names each."""
 
 
-def metrics_port(settings: Settings, tier: TierName) -> int:
-    """Return the port of a tier's metrics and health; 0 when they are switched off."""
-    return settings.metrics_port + TIERS.index(tier) if settings.metrics_port else 0
+def metrics_port(settings: Settings, process: ProcessName) -> int:
+    """Return the port of a process's metrics and health; 0 when they are switched off."""
+    return settings.metrics_port + PROCESSES.index(process) if settings.metrics_port else 0
 
 
-def run_worker(settings: Settings, tier: TierName | Literal["all"]) -> int:
-    """Run until a signal or a failure; return the exit code."""
-    if tier == "all":
-        return _run_all()
-    setup_logging(settings.log_level, settings.log_format, tier)
-    uvloop.install()
-    return asyncio.run(_Worker(settings, tier).run())
+def run_worker(tier: str) -> int:
+    """Run the processes of a tier until a signal or a failure; return the exit code.
 
-
-def _run_all() -> int:
-    """Run each tier in a process of its own: the encoder must not share a core's interpreter
-    with the hot path. When one ends, so does the other; restarting is the supervisor's job."""
-    command = [sys.executable, "-m", "stream.cli", "worker", "--tier"]
-    children = [subprocess.Popen([*command, tier], preexec_fn=die_with_parent) for tier in TIERS]
+    When one ends, so do the others; starting them again is the supervisor's job.
+    """
+    names = TIERS[tier]
+    command = [sys.executable, "-m", "stream.worker"]
+    children = [
+        subprocess.Popen([*command, name], env=_environment(name), preexec_fn=die_with_parent)
+        for name in names
+    ]
 
     def pass_on(signum: int, _frame: object) -> None:
         for child in children:
@@ -97,12 +106,32 @@ def _run_all() -> int:
     return next((abs(code) for code in codes if code), 0)
 
 
+def _environment(name: ProcessName) -> dict[str, str]:
+    # Searches and folds are small and many: threads of the numeric libraries would only get in
+    # their way. The encoder's batches are few and large.
+    threads = {} if name == "encode" else {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**threads, **os.environ}
+
+
+def run_process(settings: Settings, name: ProcessName) -> int:
+    """Run one process until a signal or a failure; return the exit code."""
+    setup_logging(settings.log_level, settings.log_format, name)
+    if name == "neighbours":
+        os.nice(NICE)
+    uvloop.install()
+    try:
+        return asyncio.run(_Worker(settings, name).run())
+    except (BadTopics, BrokerAbsent, CannotListen, ModelError) as error:
+        log.error("%s", error)
+        return EXIT_TOPICS if isinstance(error, BadTopics) else EXIT_CRASHED
+
+
 class _Worker:
     """One tier's process, from waiting for the broker to the last commit."""
 
-    def __init__(self, settings: Settings, tier: TierName) -> None:
+    def __init__(self, settings: Settings, tier: ProcessName) -> None:
         self._settings = settings
-        self._name: TierName = tier
+        self._name: ProcessName = tier
         self._metrics = Metrics(tier)
         self._progress = Progress(time.monotonic, NOT_READY_AFTER_S, DEAD_AFTER_S)
         self._readiness = Readiness(CONDITIONS[tier], self._progress)
@@ -127,9 +156,6 @@ class _Worker:
                 return await running
             except asyncio.CancelledError:
                 return 0
-            except BadTopics as error:
-                log.error("%s", error)
-                return EXIT_TOPICS
 
     def _end_if_stuck(self) -> None:
         """End the process the hard way if it does not stop in time: an agent may hang for ever."""
@@ -203,7 +229,7 @@ class _Worker:
     def _note_assignment(self, places: list[Place]) -> None:
         if places != self._places:
             self._places = places
-            if self._name == "encode":
+            if self._name != "preference":
                 reason = f"{len(places)} partitions"
                 self._readiness.set("partitions_assigned", True, reason)
 
@@ -217,12 +243,33 @@ class _Worker:
         )
 
 
-def _build(name: TierName, parts: Parts) -> Tier:
+def _build(name: ProcessName, parts: Parts) -> Tier:
     # Imported here: only the encode tier pays for torch.
     if name == "encode":
         from stream.tiers.encode import EncodeTier
 
         return EncodeTier(parts)
+    if name == "neighbours":
+        from stream.tiers.neighbours import NeighboursTier
+
+        return NeighboursTier(parts)
     from stream.tiers.preference import PreferenceTier
 
     return PreferenceTier(parts)
+
+
+def main() -> int:
+    """Run the process named on the command line; what ``prefstream worker`` starts."""
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    if name not in PROCESSES:
+        sys.stderr.write(f"expected one of {', '.join(PROCESSES)}, got {name!r}\n")
+        return 2
+    try:
+        return run_process(load_settings(), name)
+    except BadSettings as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

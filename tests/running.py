@@ -19,6 +19,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 READY_S = 120.0
+#: In the order of their ports.
+PROCESSES = ("encode", "preference", "neighbours")
 LEADERLESS = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -28,16 +30,17 @@ LEADERLESS = {
 DRAINED_S = 6.0
 
 
-def free_port_pair() -> int:
-    """Return a port that is free, and so is the next."""
+def free_ports() -> int:
+    """Return a port that is free, and so are those after it that the workers need."""
     for _ in range(100):
-        with socket.socket() as first, socket.socket() as second:
+        with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
+            first = taken.enter_context(socket.socket())
             first.bind(("127.0.0.1", 0))
             port = int(first.getsockname()[1])
-            with contextlib.suppress(OSError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
-    raise RuntimeError("no two free ports in a row")
+            for number in range(1, len(PROCESSES)):
+                taken.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
+            return port
+    raise RuntimeError("no free ports in a row")
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Workers:
     prefix: str
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
-    port: int = field(default_factory=free_port_pair)
+    port: int = field(default_factory=free_ports)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -109,8 +112,8 @@ class Workers:
 
         def still() -> bool:
             nonlocal since
-            tiers = ("encode", "preference")
-            if not self.ready() or any(self.metric(t, "prefstream_consumer_lag") for t in tiers):
+            lag = [self.metric(name, "prefstream_consumer_lag") for name in PROCESSES]
+            if not self.ready() or any(lag):
                 since = time.monotonic()
             return time.monotonic() - since > DRAINED_S
 
@@ -120,7 +123,7 @@ class Workers:
         return self.log.read_text(errors="replace")[-6000:]
 
     def get(self, tier: str, path: str) -> tuple[int, str]:
-        port = self.port + ("encode", "preference").index(tier)
+        port = self.port + PROCESSES.index(tier)
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
                 return answer.status, answer.read().decode()
@@ -130,7 +133,7 @@ class Workers:
             return 0, str(error)
 
     def ready(self) -> bool:
-        return all(self.get(tier, "/ready")[0] == 200 for tier in ("encode", "preference"))
+        return all(self.get(tier, "/ready")[0] == 200 for tier in PROCESSES)
 
     def metric(self, tier: str, name: str) -> float:
         """Return the sum of a metric over its labels."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -22,17 +21,10 @@ def worker(
     tier: Annotated[Tier, typer.Option(help="What to run: one tier, or both.")] = Tier.ALL,
 ) -> None:
     """Run the workers: events in, recommendations out."""
-    settings = settings_of()
-    if tier is Tier.PREFERENCE:
-        # Its searches are small and many: threads of the numeric libraries only get in their way.
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from models.weights import ModelError
-    from stream.topic_admin import BrokerAbsent
-    from stream.worker import CannotListen, run_worker
+    settings_of()  # a bad setting is said once, here, and not by each process
+    from stream.worker import run_worker
 
-    with one_line(BrokerAbsent, CannotListen, ModelError):
-        raise typer.Exit(run_worker(settings, tier.value))
+    raise typer.Exit(run_worker(tier.value))
 
 
 def broker(

@@ -272,10 +272,14 @@ class _Folding:
 
     def _touch(self, item_id: str, weight: float, at_ms: int) -> None:
         first = item_id not in self.taken
-        others = tuple(other for other in self.taken if other != item_id) if first else ()
+        others = self._recently_taken() if first else ()
         region = self.stated.region or self.region[1]
         self.touches.append(Touch(item_id, others, weight, first, at_ms, region))
         self.taken[item_id] = max(at_ms, self.taken.get(item_id, 0))
+
+    def _recently_taken(self) -> tuple[str, ...]:
+        n = self.rules.cooccurrence_items
+        return tuple(nlargest(n, self.taken, key=lambda item: (self.taken[item], item)))
 
     def _search(self, event: Search, vector: Vector | None, at_ms: int) -> Outcome:
         weight = self.rules.weights["search"]

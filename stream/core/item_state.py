@@ -161,12 +161,15 @@ def fold_batch(
 
 def to_neighbours(state: ItemState, rules: CountingRules) -> ItemNeighbours:
     """Return what the preference workers are told of an item: neighbours, largest first."""
-    published = _largest(dict(state.neighbours), rules.neighbours_kept)
+    # A stable sort of the negatives: largest first, and what ties stays in the state's own order.
+    counts = np.fromiter(state.neighbours.values(), np.float32, len(state.neighbours))
+    others = list(state.neighbours)
+    largest = np.argsort(-counts, kind="stable")[: rules.neighbours_kept].tolist()
     return ItemNeighbours(
         item_id=state.item_id,
         as_of_ms=state.as_of_ms,
         n_users=state.n_users,
-        neighbours=sorted(published.items(), key=_largest_first),
+        neighbours=[(others[place], float(counts[place])) for place in largest],
         popularity=state.popularity,
         regions=dict(state.regions),
     )

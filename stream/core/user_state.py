@@ -39,6 +39,7 @@ class Rules:
     event_id_memory: int
     max_future_ms: int
     purchase_exclusion_ms: float
+    cooccurrence_items: int = 20
     exclusions_kept: int = 200
     text_chars_kept: int = 80
 
@@ -53,6 +54,7 @@ class Rules:
             event_id_memory=settings.event_id_memory,
             max_future_ms=round(settings.max_future_s * 1000),
             purchase_exclusion_ms=settings.purchase_exclusion_days * DAY_MS,
+            cooccurrence_items=settings.cooccurrence_items,
         )
 
 

@@ -110,6 +110,7 @@ def add_agent(
     topics: Sequence[str],
     process: Process,
     wait_s: float,
+    max_events: int = 0,
 ) -> None:
     """Add the agent that hands the micro-batches of some topics to a stage.
 
@@ -128,7 +129,7 @@ def add_agent(
     )
 
     async def agent(stream: Any) -> None:
-        async for events in stream.batches(settings.batch_max, wait_s):
+        async for events in stream.batches(max_events or settings.batch_max, wait_s):
             try:
                 await process([source_message(event, prefix) for event in events])
             except Exception as error:

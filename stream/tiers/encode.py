@@ -32,6 +32,7 @@ from stream.topics import ITEM_EMBEDDINGS, ITEMS, REVIEWS, SEARCHES, USERS
 log = logging.getLogger(__name__)
 
 GAUGES_TICK_S = 1.0
+BATCHES_AT_ONCE = 2
 #: A device that is lost for longer than these tries take ends the worker.
 ENCODER_TRIES = 6
 
@@ -84,6 +85,8 @@ class EncodeTier:
             self.topics,
             Guard(process, stage.reject, failures, StormGauge()),
             wait_s=settings.batch_wait_ms / 1000,
+            # A query must not wait behind a whole catalogue, nor a catalogue for its last item.
+            max_events=BATCHES_AT_ONCE * settings.encoder_batch,
         )
         self._background.start(self._show(encoder, cache))
 

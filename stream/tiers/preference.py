@@ -1,4 +1,4 @@
-"""The preference tier: user state and catalogue -> recommendations, churn risk, item counts."""
+"""The preference process: user state and catalogue -> recommendations, churn risk, item pairs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from models.weights import encoder_id, resolve
 from stream.agents.churn import TICK_S, Churn, ChurnRules
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
-from stream.agents.neighbours import Neighbours
 from stream.agents.preferences import Preferences
 from stream.agents.recommending import Publishing, Recommending
 from stream.catalog import CatalogFollower
 from stream.core.churn import Thresholds
-from stream.core.item_state import CountingRules
 from stream.core.user_state import Rules
 from stream.dead_letters import StormGauge
 from stream.engine.app import add_agent, add_table, new_app, partitions_of
@@ -31,7 +29,7 @@ from stream.engine.table import PartitionTable
 from stream.observe import reporter
 from stream.settings import Settings
 from stream.tiers.base import Background, Parts, wall_clock_ms
-from stream.topics import CLICKSTREAM, EMBEDDED_TEXTS, ITEM_PAIRS, ITEM_STATE, USER_STATE, USERS
+from stream.topics import CLICKSTREAM, EMBEDDED_TEXTS, USER_STATE, USERS
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 #: Recommendations that were put off are looked for this often.
@@ -40,9 +38,9 @@ GAUGES_TICK_S = 1.0
 
 
 class PreferenceTier:
-    """Owns the users and items of its partitions, and holds the whole catalogue."""
+    """Owns the users of its partitions, and holds the whole catalogue."""
 
-    topics = (CLICKSTREAM.name, EMBEDDED_TEXTS.name, USERS.name, ITEM_PAIRS.name)
+    topics = (CLICKSTREAM.name, EMBEDDED_TEXTS.name, USERS.name)
 
     def __init__(self, parts: Parts) -> None:
         settings = parts.settings
@@ -56,7 +54,6 @@ class PreferenceTier:
         self._n_refused = 0
         self._tables: dict[str, PartitionTable] = {}
         self._add_users()
-        self._add_items()
         self.app.on_partitions_revoked.connect(self._revoked, weak=False)
         self._revoked_at = time.monotonic()
 
@@ -103,29 +100,6 @@ class PreferenceTier:
             wait_s=settings.batch_wait_ms / 1000,
         )
 
-    def _add_items(self) -> None:
-        parts, settings = self._parts, self._parts.settings
-        table = self._tables[ITEM_STATE.name] = add_table(self.app, settings, ITEM_STATE.name)
-        self._items = Committer(table, parts.sender, ITEM_STATE.name)
-        failures = Failures(parts.dead_letters, "neighbours")
-        neighbours = Neighbours(
-            table,
-            self._items,
-            _counting(settings),
-            failures,
-            reporter(parts.metrics, parts.dead_letters, wall_clock_ms),
-        )
-        table.on_partitions_ready = self._items.hold
-        add_agent(
-            self.app,
-            settings,
-            "neighbours",
-            (ITEM_PAIRS.name,),
-            Guard(neighbours.process, neighbours.reject, failures, StormGauge()),
-            # Pairs are gathered for longer: each item touched is published once per batch.
-            wait_s=settings.neighbours_interval_ms / 1000,
-        )
-
     async def start(self) -> None:
         """Catch up with the catalogue, so that no user is answered from half of it."""
         self._parts.readiness.set("model", True, self._encoder_id)
@@ -167,7 +141,6 @@ class PreferenceTier:
         prefix = self._parts.settings.topic_prefix
         users = partitions_of(revoked, prefix + USER_STATE.name)
         await self._preferences.release(users)
-        self._items.release(partitions_of(revoked, prefix + ITEM_STATE.name))
 
     async def _show(self) -> None:
         metrics, catalogue, follower = self._parts.metrics, self._catalogue, self._follower
@@ -215,12 +188,4 @@ def _churn_rules(settings: Settings) -> ChurnRules:
         horizon_days=settings.churn_horizon_days,
         assess_s=settings.churn_assess_s,
         clock=settings.clock,
-    )
-
-
-def _counting(settings: Settings) -> CountingRules:
-    return CountingRules(
-        cooccurrence_half_life_ms=settings.cooccurrence_half_life_d * DAY_MS,
-        popularity_half_life_ms=settings.popularity_half_life_h * HOUR_MS,
-        neighbours_kept=settings.neighbours_kept,
     )

@@ -71,6 +71,7 @@ def test_prometheus_scrapes_the_port_of_each_tier():
     assert scraped == {
         "encode": [f"encode:{first}"],
         "preference": [f"preference:{first + 1}"],
+        "neighbours": [f"preference:{first + 2}"],
     }
     for tier, port in (("encode", first), ("preference", first + 1)):
         assert f"http://127.0.0.1:{port}/ready" in SERVICES[tier]["healthcheck"]["test"][-1]
