@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.bert_network import DeviceLost, Dtype, OutOfMemory, choose_device, open_network
 from models.encoder import Side
-from models.weights import ModelFiles, encoder_id
+from models.weights import ModelFiles, UnsupportedModel, encoder_id
 
 log = logging.getLogger(__name__)
 
@@ -184,12 +184,18 @@ class _Turns:
 
 
 def _tokenizer(files: ModelFiles, max_tokens: int) -> Any:
-    """Return the fast tokenizer, set to cut at ``max_tokens``, the special ones included."""
+    """Return the fast tokenizer, set to cut at ``max_tokens``, the special ones included.
+
+    Raises UnsupportedModel.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(
-        files.folder, local_files_only=True, trust_remote_code=False
-    ).backend_tokenizer
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            files.folder, local_files_only=True, trust_remote_code=False
+        ).backend_tokenizer
+    except Exception as error:  # a broken file raises nearly anything, plain Exception included
+        raise UnsupportedModel(f"tokenizer of {files.name!r} in {files.folder}: {error}") from error
     tokenizer.enable_truncation(max_tokens)
     tokenizer.no_padding()
     return tokenizer
