@@ -32,6 +32,8 @@ from stream.topics import EMBEDDED_TEXTS, ITEM_EMBEDDINGS, ITEMS
 
 #: Longer texts are cut here; what the model reads of the rest is its own limit's matter.
 MAX_CHARS = 20_000
+#: An event goes on beside its vector, in a message that a broker takes by default (1 MiB).
+MAX_EVENT_BYTES = 1_000_000
 
 Kind = Literal["item", "search", "review", "user"]
 _KINDS: dict[str, Kind] = {
@@ -70,6 +72,15 @@ def text_of(event: Item | Search | Review | User) -> str:
     if isinstance(event, Review):
         return ". ".join(part for part in (event.title, event.text) if part)[:MAX_CHARS]
     return "; ".join(event.interests)[:MAX_CHARS]
+
+
+def _parse(message: SourceMessage) -> Item | Search | Review | User:
+    """Return the event of a message; raise BadEvent where it cannot be passed on."""
+    event = _PARSERS[message.topic](message.value, message.key)
+    n_bytes = len(message.value or b"")
+    if n_bytes > MAX_EVENT_BYTES and not isinstance(event, Item):
+        raise BadEvent(f"expected at most {MAX_EVENT_BYTES} bytes, got {n_bytes}")
+    return event
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +164,7 @@ class Encode:
                 self._tombstone(message, items, outputs, report)
                 continue
             try:
-                event = _PARSERS[message.topic](message.value, message.key)
+                event = _parse(message)
             except BadEvent as error:
                 # The preference tier reads users itself: one dead letter is enough.
                 if message.topic != "users":
@@ -181,7 +192,8 @@ class Encode:
             if self._published.get(event.item_id) == text_hash:
                 return None
             return _Job(message, kind, text, event.item_id, text_hash)
-        if isinstance(event, User) and not text:
+        # Who wants no profile is not read either.
+        if isinstance(event, User) and not (text and event.personalize):
             return None
         return _Job(message, kind, text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from builders import NOW_MS, item, message, review, search, user
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.encoder import EncoderUnavailable, Side
 from models.vector_cache import VectorCache
-from stream.agents.encode import MAX_CHARS, Encode, item_text
+from stream.agents.encode import MAX_CHARS, MAX_EVENT_BYTES, Encode, item_text
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
 from stream.agents.reports import BatchReport
@@ -255,6 +256,11 @@ async def test_a_user_without_interests_gives_nothing(tier: Tier) -> None:
     assert tier.encoded == []
 
 
+async def test_a_user_who_wants_no_profile_is_not_read(tier: Tier) -> None:
+    assert await tier(message("users", user(interests=["boots"], personalize=False))) == []
+    assert tier.encoded == []
+
+
 # --- what goes wrong -----------------------------------------------------------------------------
 
 
@@ -283,6 +289,18 @@ async def test_bad_events_are_kept_and_their_neighbours_encoded(tier: Tier) -> N
 
 async def test_a_bad_user_is_left_to_the_preference_tier(tier: Tier) -> None:
     assert await tier(message("users", b"{")) == []
+
+
+async def test_an_event_with_no_room_left_for_its_vector_is_a_dead_letter(tier: Tier) -> None:
+    # Unknown fields are allowed, and count.
+    padding = b'{"padding": "' + b"x" * MAX_EVENT_BYTES + b'", '
+    huge = message("searches", padding + msgspec.json.encode(search())[1:])
+    big = message("items", padding + msgspec.json.encode(item())[1:], key=b"i1")
+    outputs = await tier(huge, message("searches", search(), 1), big)
+    (dead,) = [o for o in outputs if o.topic == "dead-letters"]
+    assert "at most 1000000 bytes" in dict(dead.headers)["dlq.error.message"].decode()
+    # Of an item, only the vector goes on.
+    assert [o.topic for o in outputs if o is not dead] == ["item-embeddings", "embedded-texts"]
 
 
 class Choosy(HashEncoder):
