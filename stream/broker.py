@@ -60,6 +60,7 @@ class EmbeddedBroker:
         self.port = port or _free_port()
         self._kept = data_dir is not None
         self.data_dir = data_dir or Path(tempfile.mkdtemp(prefix="prefstream-broker-"))
+        self._log_start = 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -134,11 +135,15 @@ class EmbeddedBroker:
 
     def _launch(self) -> None:
         _check_free(self.port)
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        with (
-            as_file(files("noida_db").joinpath("noida-db")) as binary,
-            (self.data_dir / LOG_NAME).open("ab") as output,
-        ):
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            output = (self.data_dir / LOG_NAME).open("ab")
+        except OSError as error:
+            raise BrokerFailed(
+                f"data folder {self.data_dir} cannot be used: {error.strerror}"
+            ) from None
+        self._log_start = output.tell()
+        with as_file(files("noida_db").joinpath("noida-db")) as binary, output:
             if not os.access(binary, os.X_OK):
                 binary.chmod(0o755)
             command = [str(binary), "start", "--only", "kafka", "--host", HOST]
@@ -154,10 +159,11 @@ class EmbeddedBroker:
             )
 
     def _log_tail(self) -> str:
-        text = (self.data_dir / LOG_NAME).read_text(errors="replace")
+        said = (self.data_dir / LOG_NAME).read_bytes()[self._log_start :]
+        lines = said.decode(errors="replace").splitlines()
+        errors = [line for line in lines if line.startswith("error:")]
         # The binary's loader complains of a symbol that it can do without.
-        lines = [line for line in text.splitlines() if "GLIBC" not in line]
-        return " | ".join(lines[-5:]) or "it said nothing"
+        return " | ".join(errors or [line for line in lines if "GLIBC" not in line][-5:])
 
 
 def run_broker(port: int, data_dir: Path) -> int:
