@@ -47,18 +47,35 @@ class NeighbourTable:
         self._taken: dict[int, Taken] = {}
         self._n_users = np.zeros(0, np.float64)  # by row
         self._as_of_ms = np.zeros(0, np.int64)  # by row, 0 = unknown
+        # By row: half of log2(users) as of time zero; infinite while unknown, so that C is 0.
+        self._half_log_users = np.zeros(0, np.float64)
+        # By row: log2(counts) as of time zero, less the row's own half: ready for the others'.
+        self._log_counts: dict[int, NDArray[np.float64]] = {}
 
     def put(self, row: int, taken: Taken, n_users: float, as_of_ms: int) -> None:
         """Replace what is known of a row; neighbours may be rows of which nothing is known yet."""
-        self._n_users = grown(self._n_users, row + 1)
-        self._as_of_ms = grown(self._as_of_ms, row + 1)
+        self._grow(max(row, int(taken.rows.max(initial=0))) + 1)
         self._taken[row] = taken
         self._n_users[row] = n_users
         self._as_of_ms[row] = as_of_ms
+        moved = as_of_ms / self._half_life_ms
+        half = (np.log2(n_users) + moved) / 2 if n_users > 0 else np.inf
+        self._half_log_users[row] = half
+        with np.errstate(divide="ignore"):
+            self._log_counts[row] = np.log2(taken.counts.astype(np.float64)) + moved - half
+
+    def _grow(self, n: int) -> None:
+        known = len(self._half_log_users)
+        self._n_users = grown(self._n_users, n)
+        self._as_of_ms = grown(self._as_of_ms, n)
+        self._half_log_users = grown(self._half_log_users, n)
+        self._half_log_users[known:] = np.inf
 
     def drop(self, row: int) -> None:
         if self._taken.pop(row, None) is not None:
             self._n_users[row] = self._as_of_ms[row] = 0
+            self._half_log_users[row] = np.inf
+            del self._log_counts[row]
 
     def get(self, row: int) -> tuple[Rows, NDArray[np.float32]]:
         """Return neighbours, shape (n,), and their C = both / sqrt(users * users), at most 1.
@@ -66,16 +83,12 @@ class NeighbourTable:
         A neighbour whose own count of users is not known yet is left out until it is.
         """
         taken = self._taken.get(row, NOTHING_TAKEN)
-        rows = taken.rows[taken.rows < len(self._n_users)].astype(np.int64)
-        counts = taken.counts[taken.rows < len(self._n_users)]
-        known = self._n_users[rows] > 0
-        rows, counts = rows[known], counts[known]
-        if len(rows) == 0 or self._n_users[row] <= 0:
+        if len(taken.rows) == 0 or not np.isfinite(self._half_log_users[row]):
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        # both and users decay alike, so in C the times cancel but for half their difference.
-        ages = (self._as_of_ms[row] - self._as_of_ms[rows]) / self._half_life_ms
-        log_c = np.log2(counts) - (np.log2(self._n_users[row]) + np.log2(self._n_users[rows])) / 2
-        return rows, np.minimum(np.exp2(log_c + ages / 2), 1).astype(np.float32)
+        log_c = self._log_counts[row] - self._half_log_users[taken.rows]
+        c = np.exp2(np.minimum(log_c, 0)).astype(np.float32)
+        known = c > 0
+        return taken.rows[known].astype(np.int64), c[known]
 
     def rows(self) -> Iterator[tuple[int, Taken, float, int]]:
         """Yield row, what is taken with it, its users, as of when."""
