@@ -221,8 +221,12 @@ class Committer:
         key_chunks = list(_in_chunks(list(commit.rows), _key_bytes))
         for number, keys in enumerate(key_chunks):
             rows[_keys_key(number)] = stamp(sequence, msgspec.msgpack.encode(keys))
+        through = dict(held.through)
+        for topic, offset in commit.through.items():
+            # Events read again come in other batches: what was covered stays covered.
+            through[topic] = max(offset, through.get(topic, -1))
         ledger = Ledger(
-            through={**held.through, **commit.through},
+            through=through,
             n_key_chunks=len(key_chunks),
             n_chunks=len(chunks),
             stream_time_ms=max(held.stream_time_ms, commit.stream_time_ms),

@@ -159,6 +159,13 @@ async def test_what_is_covered_only_grows_and_is_known_after_a_restart(worker: W
         assert committer.stream_time_ms(0) == 1000
 
 
+async def test_events_read_again_in_smaller_batches_stay_covered(worker: Worker) -> None:
+    await worker.committer.hold({0})
+    await worker.committer.commit([PartitionCommit(0, through={"in": 9})])
+    await worker.committer.commit([PartitionCommit(0, through={"in": 4})])
+    assert worker.committer.through(0, "in") == 9
+
+
 async def test_nothing_to_commit_sends_nothing(worker: Worker, outbox: Outbox) -> None:
     await worker.committer.commit([])
     assert outbox.sent == []
