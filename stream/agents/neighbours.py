@@ -74,7 +74,9 @@ class Neighbours:
             try:
                 readable.append((message.offset, read_item_pairs(message.value or b"")))
             except BadDerived as error:
-                commit.effects.append(self._failures.effect(message, error, report))
+                # Read again after a crash, it is in a ledger already.
+                if message.offset > self._committer.through(partition, message.topic):
+                    commit.effects.append(self._failures.effect(message, error, report))
         stored = self._read(partition, PAIRS_LEDGER_KEY)
         ledger = item_rows.ledger_from_row(stored) if stored else PairsLedger()
         ledger, admitted = admit(ledger, readable)

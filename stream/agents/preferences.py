@@ -15,7 +15,7 @@ from stream.agents.work import Work
 from stream.core.drafts import UserDraft, user_key
 from stream.core.events import BadEvent
 from stream.core.intake import intake
-from stream.core.item_state import pairs_by_partition, touches_of
+from stream.core.item_state import in_parts, pairs_by_partition, touches_of
 from stream.core.user_state import Rules, Vector, from_row
 from stream.delivery import Sender, SourceMessage
 from stream.engine.commits import Committer, Effect
@@ -87,8 +87,8 @@ class Preferences:
             held = self._committer.partitions
             work = Work(BatchReport("due", len(users)))
             work.load(self._table, [who for who in users if who[0] in held])
-            due = [d for d in work.drafts if d.state.pending is not None and d.publishable()]
             now_ms = self._clock()
+            due = self._recommending.still_due(work, now_ms)
             await self._recommending.publish(due, work, now_ms, self._as_of(work, now_ms))
             await self._commit(work)
         self._report(work.report)
@@ -155,8 +155,9 @@ class Preferences:
         self._report(work.report)
 
     def _failed(self, message: SourceMessage, error: Exception, work: Work) -> None:
-        effect = self._failures.effect(message, error, work.report)
-        if not self._committer.was_sent(message.partition, effect.effect_id):
+        # Read again after a crash, it is in a ledger already.
+        if message.offset > self._committer.through(message.partition, message.topic):
+            effect = self._failures.effect(message, error, work.report)
             work.commit(message.partition).effects.append(effect)
 
     def _fold(self, work: Work) -> None:
@@ -209,8 +210,9 @@ class Preferences:
             sequence=self._committer.next_sequence(partition),
         )
         return [
-            Effect("", ITEM_PAIRS.name, None, to_message(pairs), number)
+            Effect("", ITEM_PAIRS.name, None, to_message(part), number)
             for number, pairs in messages.items()
+            for part in in_parts(pairs)
         ]
 
 

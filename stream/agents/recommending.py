@@ -84,19 +84,32 @@ class Recommending:
     def due(self, work: Work, now_ms: int) -> list[UserDraft]:
         """Return the drafts whose recommendation goes out now; put the other triggered ones off."""
         due: list[UserDraft] = []
-        interval_ms = self._publishing.min_interval_ms
         for draft in work.drafts:
             trigger = self._open_trigger(draft)
             if trigger is None or not draft.publishable():
                 continue
             work.report.n_coalesced += draft.state.pending is not None
             draft.update(pending=trigger)
-            if is_due(draft.state.recommended_ms, now_ms, interval_ms):
+            if self._is_due_or_put_off(draft, now_ms):
                 due.append(draft)
-            else:
-                due_ms = draft.state.recommended_ms + interval_ms
-                self.put_off.put(draft.partition, draft.user_id, due_ms)
         return due
+
+    def still_due(self, work: Work, now_ms: int) -> list[UserDraft]:
+        """Return the drafts that were put off until now, and not answered meanwhile."""
+        return [
+            draft
+            for draft in work.drafts
+            if draft.state.pending is not None
+            and draft.publishable()
+            and self._is_due_or_put_off(draft, now_ms)
+        ]
+
+    def _is_due_or_put_off(self, draft: UserDraft, now_ms: int) -> bool:
+        recommended_ms, interval_ms = draft.state.recommended_ms, self._publishing.min_interval_ms
+        if is_due(recommended_ms, now_ms, interval_ms):
+            return True
+        self.put_off.put(draft.partition, draft.user_id, recommended_ms + interval_ms)
+        return False
 
     def _open_trigger(self, draft: UserDraft) -> Trigger | None:
         if draft.trigger is not None:

@@ -12,7 +12,7 @@ import msgspec
 from stream.core.events import User
 from stream.core.fold import Outcome, Sourced, Touch, fold, items_of
 from stream.core.intake import Erasure, Taken
-from stream.core.user_state import Rules, UserState, Vector, from_row, to_row
+from stream.core.user_state import SOURCES, Rules, UserState, Vector, from_row, to_row
 from stream.messages import Trigger
 
 #: What became of an event; "erased" is one of a user who asked to be forgotten.
@@ -106,10 +106,16 @@ class UserDraft:
 
     def _erase(self, erasure: Erasure) -> None:
         self.outcomes.append("folded")
-        if self.erased_at is not None and erasure.offset <= self.erased_at:
+        if erasure.offset <= self._erased_through():
             return
         self.state, self.erased_at, self.erased_now = UserState(), erasure.offset, True
         self.touches, self.trigger, self.covered_trigger = [], None, None
+
+    def _erased_through(self) -> int:
+        """Return the offset up to which tombstones are known: that of the last, or of a return."""
+        if self.erased_at is not None:
+            return self.erased_at
+        return self.state.offsets[SOURCES.index("users")]
 
     def _fold(
         self,

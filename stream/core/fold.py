@@ -235,6 +235,10 @@ class _Folding:
         self.n_future += 1
         return timestamp_ms
 
+    def _cut(self, text: str) -> str:
+        # A row and the messages made from it must stay below Kafka's limit.
+        return text[: self.rules.text_chars_kept]
+
     def _interest(self, vector: Vector, weight: float, at_ms: int) -> None:
         self.long.add(vector, weight, at_ms)
         self.short.add(vector, weight, at_ms)
@@ -242,7 +246,7 @@ class _Folding:
     def _interaction(self, event: Interaction, at_ms: int) -> Outcome:
         weight = self.rules.weights[event.type]
         if event.context and event.context.region and at_ms >= self.region[0]:
-            self.region = (at_ms, event.context.region)
+            self.region = (at_ms, self._cut(event.context.region))
         self.activity = fold_activity(
             self.activity, event.type, at_ms, event.price, event.quantity, None
         )
@@ -286,8 +290,7 @@ class _Folding:
         self.activity = fold_activity(self.activity, "search", at_ms, None, None, None)
         if vector is not None:
             self._interest(vector, weight, at_ms)
-            text = event.query[: self.rules.text_chars_kept]
-            self.texts.add(TextAct(at_ms, text, to_fp16(vector), weight))
+            self.texts.add(TextAct(at_ms, self._cut(event.query), to_fp16(vector), weight))
         for item_id in event.clicked_item_ids:
             self._act(item_id, "click", self.rules.weights["click"], at_ms)
         return "folded"
@@ -312,9 +315,9 @@ class _Folding:
             self.stated = Stated(
                 updated_ms=event.updated_ms,
                 personalize=event.personalize,
-                region=event.region,
-                locale=event.locale,
-                interests="; ".join(event.interests)[: self.rules.text_chars_kept],
+                region=event.region and self._cut(event.region),
+                locale=event.locale and self._cut(event.locale),
+                interests=self._cut("; ".join(event.interests)),
             )
             if not event.personalize:
                 self._forget_profile()

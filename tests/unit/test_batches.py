@@ -136,9 +136,13 @@ async def test_a_batch_is_acknowledged_when_the_next_one_is_asked_for(source: So
 
 async def test_a_body_that_raises_leaves_its_events_unacknowledged(source: Source) -> None:
     source.put(2)
-    with pytest.raises(RuntimeError, match="in the body"):
+
+    async def agent() -> None:
         async for _ in source.stream.batches(100, 0):
             raise RuntimeError("in the body")
+
+    with pytest.raises(RuntimeError, match="in the body"):
+        await agent()
     assert (source.consumer.acked, source.consumer.in_progress) == ([], [0, 1])
 
 
