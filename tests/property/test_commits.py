@@ -115,13 +115,14 @@ class Counter:
             key = KEYS[offset % len(KEYS)]
             row = commit.rows.get(key) or self.table.rows(partition, [key])[0]
             seen, count = (-1, 0) if row is None else msgspec.msgpack.decode(row)
-            if offset > seen:
-                commit.rows[key] = msgspec.msgpack.encode((offset, count + 1))
+            commit.through["in"] = offset
+            if offset <= seen:  # what a row reflects is folded no more and causes nothing
+                continue
+            commit.rows[key] = msgspec.msgpack.encode((offset, count + 1))
             if offset > self.committer.through(partition, "in"):
                 name = f"{partition}:{offset}"
                 value = b"life %d of a batch of %d" % (self.life, len(batch))
                 commit.effects.append(Effect(name, "out", name.encode(), value))
-            commit.through["in"] = offset
         await self.committer.commit(list(done.values()))
 
 
