@@ -180,7 +180,8 @@ class Preferences:
     async def _commit(self, work: Work) -> None:
         for draft in work.drafts:
             if draft.erased_now:
-                work.commit(draft.partition).effects.extend(_erasures(draft))
+                # Before what the batch publishes of a user who came back in it.
+                work.commit(draft.partition).effects[:0] = _erasures(draft)
         for partition in {draft.partition for draft in work.drafts}:
             work.commit(partition).effects.extend(self._pairs(partition, work))
         commits = work.commits

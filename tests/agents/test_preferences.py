@@ -392,6 +392,17 @@ async def test_a_new_record_brings_the_user_back_without_a_past(stage: Preferenc
     assert stage.table.rows(0, [erasure_key("u1")]) == [None]
 
 
+async def test_tombstones_come_before_what_is_published_after_a_return_in_one_batch(
+    stage: PreferenceStage,
+) -> None:
+    sent = await stage(
+        stage.act("boots"), stage.stated(None), stage.stated(user()), stage.act("cup")
+    )
+    values = [output.value for output in sent if output.topic == "recommendations"]
+    assert values[0] is None
+    assert len(recommendations(sent)) == len(values) - 1 == 1
+
+
 async def test_an_old_record_read_again_does_not_bring_an_erased_user_back(
     stage: PreferenceStage,
 ) -> None:

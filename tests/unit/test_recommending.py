@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from builders import NOW_MS
+
+from models.profile import Ranked, Reason
+from stream.agents.recommending import DueUsers
+from stream.core.recommend import is_due, recommendation_id, to_recommendation
+from stream.messages import ModelInfo, Recommendation, Trigger
+
+TRIGGER = Trigger(topic="searches", partition=1, offset=7, event_id="s", event_time_ms=NOW_MS - 5)
+MODEL = ModelInfo(encoder="e", index_version="1", ranker="r")
+
+
+def recommendation(*ranked: Ranked, trigger: Trigger = TRIGGER) -> Recommendation:
+    return to_recommendation(
+        "u1", trigger, ranked, cold_start=False, now_ms=NOW_MS, ttl_ms=1000, model=MODEL
+    )
+
+
+def test_users_come_when_their_time_has_come_earliest_first() -> None:
+    due = DueUsers()
+    due.put(0, "late", 300)
+    due.put(1, "early", 100)
+    due.put(0, "middle", 200)
+    assert due.pop(99) == []
+    assert due.pop(200) == [(1, "early"), (0, "middle")]
+    assert due.pop(1000) == [(0, "late")]
+    assert due.pop(1000) == []
+
+
+def test_a_user_put_off_twice_comes_once_at_the_earlier_time() -> None:
+    due = DueUsers()
+    due.put(0, "u1", 300)
+    due.put(0, "u1", 100)
+    due.put(0, "u1", 200)
+    assert due.pop(100) == [(0, "u1")]
+    assert due.pop(1000) == []
+
+
+def test_a_user_may_be_put_off_again_after_having_come() -> None:
+    due = DueUsers()
+    due.put(0, "u1", 100)
+    due.pop(100)
+    due.put(0, "u1", 300)
+    assert due.pop(200) == []
+    assert due.pop(300) == [(0, "u1")]
+
+
+def test_the_same_name_in_two_partitions_is_two_users() -> None:
+    due = DueUsers()
+    due.put(0, "u1", 100)
+    due.put(1, "u1", 100)
+    due.drop({0})
+    assert due.pop(100) == [(1, "u1")]
+
+
+def test_a_dropped_partition_that_comes_back_begins_anew() -> None:
+    due = DueUsers()
+    due.put(0, "u1", 100)
+    due.drop({0})
+    due.put(0, "u1", 500)
+    assert due.pop(499) == []
+    assert due.pop(500) == [(0, "u1")]
+
+
+def test_a_recommendation_is_due_once_the_interval_is_over() -> None:
+    assert not is_due(NOW_MS, NOW_MS, 100)
+    assert not is_due(NOW_MS, NOW_MS + 99, 100)
+    assert is_due(NOW_MS, NOW_MS + 100, 100)
+    assert is_due(NOW_MS, NOW_MS, 0)
+
+
+def test_a_last_recommendation_of_a_clock_that_ran_ahead_does_not_silence_the_user() -> None:
+    assert is_due(NOW_MS + 10**9, NOW_MS, 100)
+
+
+def test_the_same_cause_gives_the_same_id_and_another_cause_another() -> None:
+    places = [("searches", 1, 7), ("searches", 1, 8), ("searches", 2, 7), ("clickstream", 1, 7)]
+    ids = {
+        recommendation_id(
+            Trigger(topic=t, partition=p, offset=o, event_id="x", event_time_ms=NOW_MS)
+        )
+        for t, p, o in places
+    }
+    assert len(ids) == 4
+    assert recommendation_id(TRIGGER) in ids
+
+
+def test_the_message_keeps_order_and_names_the_query_apart_from_other_texts() -> None:
+    found = recommendation(
+        Ranked("a", 0.123456789, "short_interest", (Reason("matches_search", 0.5, None, "boots"),)),
+        Ranked("b", 0.1, "stated_interest", (Reason("matches_interest", 1.0, None, "tea"),)),
+    )
+    assert [(item.item_id, item.rank) for item in found.items] == [("a", 1), ("b", 2)]
+    assert found.items[0].score == 0.123457
+    [search], [interest] = (item.reasons for item in found.items)
+    assert (search.query, search.text) == ("boots", None)
+    assert (interest.query, interest.text) == (None, "tea")
+    assert found.expires_ms == NOW_MS + 1000
