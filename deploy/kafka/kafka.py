@@ -123,7 +123,13 @@ class Cluster:
         ends (Linux).
         """
         folder = folder.resolve()
-        folder.mkdir(parents=True)
+        ensure_jars()
+        if port:
+            _check_free(port)
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise KafkaError(f"folder {folder} cannot be made: {error.strerror}") from None
         ports = _free_ports(2 * brokers)
         ports[0] = port or ports[0]
         nodes = [
@@ -131,7 +137,12 @@ class Cluster:
             for n in range(brokers)
         ]
         cluster = cls(folder, nodes, die_with_parent=die_with_parent)
-        cluster._format()
+        try:
+            cluster._format()
+        except BaseException:
+            # Half a cluster would stand in the way of the next attempt.
+            cluster.delete()
+            raise
         cluster._save()
         return cluster
 
@@ -218,12 +229,7 @@ class Cluster:
                 raise KafkaError(f"could not format the storage:\n{output.decode()}")
 
     def _launch(self, node: Node) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, node.port))
-            except OSError as error:
-                raise KafkaError(f"port {node.port} is taken: {error.strerror}") from None
+        _check_free(node.port)
         with node.log.open("ab") as log:
             child = subprocess.Popen(
                 _java(JVM, ["kafka.Kafka", str(node.config)]),
@@ -289,6 +295,15 @@ def _answers(port: int) -> bool:
     return False
 
 
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise KafkaError(f"port {port} is taken: {error.strerror}") from None
+
+
 def _free_ports(n: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
@@ -306,6 +321,11 @@ def _start(options: argparse.Namespace) -> int:
     if cluster is not None and len(cluster.nodes) != options.brokers:
         raise KafkaError(
             f"{options.dir} holds {len(cluster.nodes)} broker(s), not {options.brokers}: "
+            "stop it with --delete, or name another --dir"
+        )
+    if cluster is not None and options.port not in (0, cluster.nodes[0].port):
+        raise KafkaError(
+            f"{options.dir} holds a cluster on port {cluster.nodes[0].port}, not {options.port}: "
             "stop it with --delete, or name another --dir"
         )
     if cluster is None:

@@ -250,3 +250,14 @@ def test_kafka_names_a_port_that_is_taken(taken, tmp_path):
     assert failed.returncode == 1
     assert failed.stderr.startswith(f"kafka.py: port {taken} is taken")
     assert failed.stderr.count("\n") == 1
+    # Nothing that would hold the next attempt to that port.
+    assert not (tmp_path / "cluster").exists()
+
+
+@kafka
+def test_kafka_names_a_folder_that_is_not_its_own_and_leaves_it_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    failed = script("start", "--dir", str(tmp_path))
+    assert failed.returncode == 1
+    assert failed.stderr == f"kafka.py: folder {tmp_path} cannot be made: File exists\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
