@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -43,7 +43,11 @@ class Settings(BaseSettings):
     """Everything a person can set; each field's description is the README's text."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PREFSTREAM_", env_file=".env", extra="ignore", frozen=True
+        env_prefix="PREFSTREAM_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
     )
 
     # Kafka
@@ -173,6 +177,14 @@ class Settings(BaseSettings):
             raise ValueError(f"unknown acts {unknown}; allowed are {sorted(DEFAULT_WEIGHTS)}")
         return {**DEFAULT_WEIGHTS, **weights}
 
+    @field_validator("churn_high")
+    @classmethod
+    def _not_below_low(cls, high: float, info: ValidationInfo) -> float:
+        low = info.data.get("churn_low", 0.0)
+        if high < low:
+            raise ValueError(f"must not be below churn_low, which is {low}")
+        return high
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -182,10 +194,23 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        toml = TomlConfigSettingsSource(
-            settings_cls, Path(os.environ.get("PREFSTREAM_CONFIG", "prefstream.toml"))
-        )
-        return init_settings, env_settings, dotenv_settings, toml
+        return init_settings, env_settings, dotenv_settings, _toml(settings_cls)
+
+
+def _toml(settings_cls: type[BaseSettings]) -> TomlConfigSettingsSource:
+    """Return the TOML file's settings; raise BadSettings for a file that cannot be meant."""
+    named = os.environ.get("PREFSTREAM_CONFIG")
+    path = Path(named or "prefstream.toml")
+    if named and not path.is_file():
+        raise BadSettings(f"PREFSTREAM_CONFIG={named}: there is no such file")
+    try:
+        source = TomlConfigSettingsSource(settings_cls, path)
+    except ValueError as error:
+        raise BadSettings(f"{path}: not TOML: {error}") from None
+    unknown = sorted(set(source.toml_data) - set(settings_cls.model_fields))
+    if unknown:
+        raise BadSettings(f"{path}: unknown settings {unknown}")
+    return source
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -198,5 +223,7 @@ def load_settings(**overrides: Any) -> Settings:
             for e in error.errors(include_url=False)
         ]
         raise BadSettings("; ".join(lines)) from None
-    except ValueError as error:  # malformed JSON in a complex variable, malformed TOML
+    except BadSettings:
+        raise
+    except ValueError as error:  # malformed JSON in a complex variable
         raise BadSettings(str(error)) from None
