@@ -43,6 +43,7 @@ def broker(
 def demo(
     seconds: Annotated[float, typer.Option(min=1, help="Let shoppers act for so long.")] = 30,
     rate: Annotated[float, typer.Option(min=0.1, max=5000, help="Acts per second.")] = 20,
+    items: Annotated[int, typer.Option(min=16, max=1_000_000, help="Items on sale.")] = 352,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, the same shop.")] = 7,
     serve: Annotated[
         bool, typer.Option("--serve", help="Stay up afterwards: broker, workers, shoppers.")
@@ -61,4 +62,7 @@ def demo(
     from stream.topic_admin import TopicsNotCreated
 
     with one_line(BrokerFailed, ChildFailed, TopicsNotCreated):
-        raise typer.Exit(run_demo(settings, seconds=seconds, rate=rate, serve=serve, seed=seed))
+        code = run_demo(
+            settings, seconds=seconds, rate=rate, serve=serve, seed=seed, n_items=items
+        )
+    raise typer.Exit(code)

@@ -22,14 +22,15 @@ from stream.broker import EmbeddedBroker
 from stream.demo.live import POISON, Reader, Sender, until
 from stream.demo.observer import Observer, losses
 from stream.demo.processes import Child, ChildFailed, free_ports, gauge, is_free, why_not_ready
-from stream.demo.shop import build_shop
+from stream.demo.shop import DEFAULT_ITEMS, build_shop
 from stream.demo.shoppers import Crowd, Shopper, build_shoppers
 from stream.demo.summary import serving_lines, summary_table
 from stream.settings import Settings
 from stream.topic_admin import create_topics
 from stream.worker import PROCESSES, metrics_port
 
-READY_DEADLINE_S = 180.0
+# For the start, and for each item that a slow machine has to encode.
+READY_DEADLINE_S, ITEM_DEADLINE_S = 180.0, 0.1
 # The days before the run are sent at once: they are digested before the clock runs.
 SETTLED_S, LAG_KNOWN_S = 1.0, 2.5
 ANSWER_DEADLINE_S = 60.0
@@ -44,6 +45,7 @@ class Plan:
     rate: float
     serve: bool
     seed: int
+    n_items: int
 
 
 def run_demo(
@@ -53,6 +55,7 @@ def run_demo(
     rate: float = 20,
     serve: bool = False,
     seed: int = 7,
+    n_items: int = DEFAULT_ITEMS,
     console: Console | None = None,
 ) -> int:
     """Run the whole demo; return 0 only if recommendations came and nothing was lost.
@@ -62,7 +65,7 @@ def run_demo(
     """
     started_s = time.monotonic()
     console = console or Console()
-    plan = Plan(seconds, rate, serve, seed)
+    plan = Plan(seconds, rate, serve, seed, n_items)
     with (
         _terminated_as_interrupted(),
         tempfile.TemporaryDirectory(prefix="prefstream-demo-") as folder,
@@ -85,7 +88,7 @@ class _Demo:
         self._worker, self._started_s = worker, started_s
         self._ports = tuple(metrics_port(settings, name) for name in PROCESSES)
         self._rng = np.random.default_rng([plan.seed, 2])
-        self._crowd = Crowd(build_shop(plan.seed, wall_ms()), self._shoppers())
+        self._crowd = Crowd(build_shop(plan.seed, wall_ms(), plan.n_items), self._shoppers())
         self._watch = Observer(self._crowd)
 
     async def play(self) -> int:
@@ -142,9 +145,10 @@ class _Demo:
             self._worker.check()
             return holds()
 
-        if not await until(holds_and_alive, READY_DEADLINE_S, every_s=0.25):
+        deadline_s = READY_DEADLINE_S + self._plan.n_items * ITEM_DEADLINE_S
+        if not await until(holds_and_alive, deadline_s, every_s=0.25):
             why = " ".join(self._why_not_ready()).strip() or self._worker.last_words()
-            raise ChildFailed(f"the workers are not done after {READY_DEADLINE_S:.0f} s: {why}")
+            raise ChildFailed(f"the workers are not done after {deadline_s:.0f} s: {why}")
 
     def _why_not_ready(self) -> list[str]:
         return [why_not_ready(_url(port, "ready")) for port in self._ports]

@@ -12,7 +12,7 @@ from stream.core.events import Item
 from stream.demo.tastes import TASTES, Taste
 from stream.topics import DAY_MS
 
-ITEMS_PER_TASTE = 22
+DEFAULT_ITEMS = 352
 # Most shops sell most of their volume from a few items: rank^-0.9 gives the first fifth about
 # two thirds of the acts.
 _ITEM_SKEW = 0.9
@@ -54,14 +54,18 @@ class Shop:
         return found.taste if found else None
 
 
-def build_shop(seed: int, now_ms: int) -> Shop:
-    """Return the shop of a seed: the same items, prices and popularity each time."""
+def build_shop(seed: int, now_ms: int, n_items: int = DEFAULT_ITEMS) -> Shop:
+    """Return the shop of a seed: the same items, prices and popularity each time.
+
+    ``n_items`` is rounded up to as many for each taste.
+    """
     rng = np.random.default_rng(seed)
+    per_taste = -(-n_items // len(TASTES))
     # Numbers are dealt at random: neighbours by number have nothing in common.
-    numbers = iter(rng.permutation(len(TASTES) * ITEMS_PER_TASTE) + 1)
+    numbers = iter(rng.permutation(len(TASTES) * per_taste) + 1)
     items: list[ShopItem] = []
     for taste, taste_appeal in zip(TASTES, _zipf(len(TASTES), _TASTE_SKEW, rng), strict=True):
-        appeals = taste_appeal * _zipf(ITEMS_PER_TASTE, _ITEM_SKEW, rng)
+        appeals = taste_appeal * _zipf(per_taste, _ITEM_SKEW, rng)
         ids = [f"p{next(numbers):04d}" for _ in appeals]
         for item, appeal in zip(_items_of(taste, ids, rng, now_ms), appeals, strict=True):
             items.append(ShopItem(item, taste.name, float(appeal)))
@@ -79,7 +83,8 @@ def _items_of(taste: Taste, ids: list[str], rng: np.random.Generator, now_ms: in
         items.append(
             Item(
                 item_id=item_id,
-                title=taste.title(brand, adjective, name),
+                # In a large shop the same product is there in many generations.
+                title=taste.title(brand, adjective, name, 1 + n // (len(names) * len(variants))),
                 description=taste.description,
                 categories=[part.strip() for part in taste.category.split(">")],
                 brand=str(brand),

@@ -18,13 +18,11 @@ class Taste:
     queries: tuple[str, ...]
     description: str
 
-    def title(self, brand: str, adjective: str, product: str) -> str:
-        """Return a title as the language of the taste writes it."""
-        return (
-            f"{brand}{adjective}{product}"
-            if self.locale == "zh"
-            else f"{brand} {adjective} {product}"
-        )
+    def title(self, brand: str, adjective: str, product: str, generation: int = 1) -> str:
+        """Return a title as the language of the taste writes it, with later generations named."""
+        if self.locale == "zh":
+            return f"{brand}{adjective}{product}" + (f" 第{generation}代" if generation > 1 else "")
+        return f"{brand} {adjective} {product}" + (f" Mk {generation}" if generation > 1 else "")
 
 
 def _taste(

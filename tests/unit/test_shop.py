@@ -46,6 +46,12 @@ def test_the_shop_sells_a_few_hundred_different_items_in_two_languages():
     assert Counter(item.locale for item in items)["en"] > 100
 
 
+def test_a_large_shop_has_no_title_twice():
+    shop = build_shop(7, NOW_MS, n_items=10_000)
+    assert len(shop) == 10_000
+    assert len({each.item.title for each in shop.items.values()}) == 10_000
+
+
 def test_a_fifth_of_the_items_draws_most_of_the_acts():
     appeals = sorted((each.appeal for each in build_shop(7, NOW_MS).items.values()), reverse=True)
     assert sum(appeals) == pytest.approx(1)
