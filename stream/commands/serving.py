@@ -62,7 +62,5 @@ def demo(
     from stream.topic_admin import TopicsNotCreated
 
     with one_line(BrokerFailed, ChildFailed, TopicsNotCreated):
-        code = run_demo(
-            settings, seconds=seconds, rate=rate, serve=serve, seed=seed, n_items=items
-        )
+        code = run_demo(settings, seconds=seconds, rate=rate, serve=serve, seed=seed, n_items=items)
     raise typer.Exit(code)
