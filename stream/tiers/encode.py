@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -16,13 +17,14 @@ from tenacity import (
 )
 
 from models.bert_encoder import BertEncoder
-from models.encoder import EncoderUnavailable
+from models.encoder import EncoderUnavailable, TextEncoder
 from models.vector_cache import VectorCache
 from models.weights import resolve
 from stream.agents.encode import Encode
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
 from stream.dead_letters import StormGauge
+from stream.delivery import SourceMessage
 from stream.engine.app import add_agent, new_app
 from stream.messages import BadDerived, read_item_embedding
 from stream.observe import reporter
@@ -60,14 +62,23 @@ class EncodeTier:
             )
         )
         cache = VectorCache(encoder, settings.encoder_cache)
-        failures = Failures(parts.dead_letters, "encode")
-        report = reporter(parts.metrics, parts.dead_letters, wall_clock_ms)
-        stage = Encode(encoder, cache, parts.sender, failures, report)
-        await self._restore(stage)
+        await self._restore(self._add_agent("encode_items", (ITEMS.name,), encoder, encoder))
+        # Apart from the items: a query must not wait behind a catalogue that is being loaded. The
+        # encoder lets queries go first between two of its passes.
+        self._add_agent("encode_texts", (SEARCHES.name, REVIEWS.name, USERS.name), encoder, cache)
         parts.readiness.set("model", True, f"{encoder.encoder_id} on {encoder.device}")
         parts.metrics.encoder_info.labels(encoder.encoder_id, encoder.device).set(1)
+        self._background.start(self._show(encoder, cache))
 
-        async def process(batch: Any) -> None:
+    def _add_agent(
+        self, name: str, topics: Sequence[str], encoder: TextEncoder, queries: TextEncoder
+    ) -> Encode:
+        parts, settings = self._parts, self._parts.settings
+        failures = Failures(parts.dead_letters, "encode")
+        report = reporter(parts.metrics, parts.dead_letters, wall_clock_ms)
+        stage = Encode(encoder, queries, parts.sender, failures, report)
+
+        async def process(batch: Sequence[SourceMessage]) -> None:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(EncoderUnavailable),
                 stop=stop_after_attempt(ENCODER_TRIES),
@@ -81,14 +92,14 @@ class EncodeTier:
         add_agent(
             self.app,
             settings,
-            "encode",
-            self.topics,
+            name,
+            topics,
             Guard(process, stage.reject, failures, StormGauge()),
             wait_s=settings.batch_wait_ms / 1000,
-            # A query must not wait behind a whole catalogue, nor a catalogue for its last item.
+            # What is encoded is sent on before more is taken: progress can be seen, and kept.
             max_events=BATCHES_AT_ONCE * settings.encoder_batch,
         )
-        self._background.start(self._show(encoder, cache))
+        return stage
 
     async def stop(self) -> None:
         await self._background.stop()
