@@ -9,7 +9,7 @@ What it is not: durable to the last record. It keeps everything in memory and wr
 one JSON file about a second after a change; SIGTERM writes it too, SIGKILL loses that last second,
 acknowledged or not. Writing costs about a second of CPU for every 60 MB held, so it is for
 minutes of data, not days. It also answers an empty fetch at once instead of waiting: see
-``stream.engine.transport.resting``. Anything serious runs on Apache Kafka (``deploy/kafka``),
+``stream.engine.resting``. Anything serious runs on Apache Kafka (``deploy/kafka``),
 and this is never started when a broker is configured.
 """
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from models.catalogue import Catalogue
 from models.snapshot import load_latest, save_snapshot
 from stream.catalog_writer import CatalogWriter, Record
+from stream.engine.resting import resting
 from stream.settings import Settings
 from stream.topics import ITEM_EMBEDDINGS, ITEM_NEIGHBOURS, ITEMS
 
@@ -27,10 +28,8 @@ SNAPSHOT_FOLDER = "catalogue"
 Place = tuple[str, int]  # topic without the settings' prefix, partition
 
 _MAX_RECORDS = 2000
-_POLL_MS = 5
-#: Between empty answers: the embedded broker gives them at once, and would be asked at once again
-#: (57 % of a core with short rests, 8 % with these).
-_REST_S = 0.04
+#: How long the broker may hold an empty fetch, and the rest when it does not hold it.
+_WAIT_MS, _REST_S = 250, 0.1
 _ENDS_EVERY_S = 5.0
 _BROKER_ANSWERS_WITHIN_S = 10.0
 _STOPS_WITHIN_S = 3.0
@@ -47,8 +46,6 @@ class Consumer(Protocol):
     async def stop(self) -> None: ...
     def assign(self, partitions: Sequence[TopicPartition]) -> None: ...
     def seek(self, partition: TopicPartition, offset: int) -> None: ...
-    def pause(self, *partitions: TopicPartition) -> None: ...
-    def resume(self, *partitions: TopicPartition) -> None: ...
     async def position(self, partition: TopicPartition) -> int: ...
     async def beginning_offsets(
         self, partitions: Sequence[TopicPartition]
@@ -211,7 +208,7 @@ class CatalogFollower:
     async def _follow(self, consumer: Consumer) -> None:
         targets = dict(self._ends)
         while not self._stopping.is_set():
-            batches = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MAX_RECORDS)
+            batches = await consumer.getmany(timeout_ms=_WAIT_MS, max_records=_MAX_RECORDS)
             if batches:
                 await asyncio.to_thread(self._writer.apply, _flat(batches))
                 self._progress_at = time.monotonic()
@@ -219,10 +216,6 @@ class CatalogFollower:
             if not self._caught_up.is_set() and self._reached(targets):
                 await self._finish_catching_up()
             await self._keep_house(consumer)
-            if not batches:
-                consumer.pause(*self._partitions)
-                await self._sleep(_REST_S)
-                consumer.resume(*self._partitions)
 
     async def _advance(self, consumer: Consumer) -> None:
         # The consumer's position, not the last record's: it goes past transaction markers too.
@@ -339,11 +332,13 @@ async def _soon(answer: Awaitable[Answer]) -> Answer:
 
 
 def _kafka_consumer(settings: Settings) -> Consumer:
-    consumer: Consumer = AIOKafkaConsumer(
+    consumer: Any = AIOKafkaConsumer(
         bootstrap_servers=settings.broker,
         group_id=None,
         enable_auto_commit=False,
+        fetch_max_wait_ms=_WAIT_MS,
         # An offset that is gone must be seen: going on elsewhere would leave removed items in.
         auto_offset_reset="none",
     )
-    return consumer
+    consumer._client.send = resting(consumer._client.send, _REST_S)
+    return cast(Consumer, consumer)

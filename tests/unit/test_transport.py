@@ -8,9 +8,10 @@ import pytest
 from aiokafka.protocol.fetch import FetchResponse_v1, FetchResponse_v4
 from aiokafka.protocol.metadata import MetadataResponse_v0
 
-from stream.engine import transport
+from stream.engine import resting as module
 from stream.engine.app import new_app
-from stream.engine.transport import EngineConsumer, EngineTransport, is_empty_fetch, resting
+from stream.engine.resting import is_empty_fetch, resting
+from stream.engine.transport import EngineConsumer, EngineTransport
 from stream.settings import load_settings
 
 EMPTY = FetchResponse_v4(0, [("t", [(0, 0, 7, 7, [], b""), (1, 0, 7, 7, [], b"")])])
@@ -21,8 +22,7 @@ REST_S = 0.05
 
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "REST_S", REST_S)
-    monkeypatch.setattr(transport, "AT_ONCE_S", REST_S / 2)
+    monkeypatch.setattr(module, "AT_ONCE_S", REST_S / 2)
 
 
 async def seconds(response: Any, takes_s: float = 0.0) -> float:
@@ -35,7 +35,7 @@ async def seconds(response: Any, takes_s: float = 0.0) -> float:
 
     loop = asyncio.get_running_loop()
     started = loop.time()
-    assert await resting(send)(3, "request", group=1) is response
+    assert await resting(send, REST_S)(3, "request", group=1) is response
     return loop.time() - started
 
 
@@ -58,7 +58,7 @@ async def test_a_failed_request_fails_at_once() -> None:
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError):
-        await resting(send)(3, "request")
+        await resting(send, REST_S)(3, "request")
 
 
 def test_every_version_of_the_answer_is_understood() -> None:
