@@ -341,6 +341,11 @@ class _Folding:
             event_time_ms=at_ms,
         )
 
+    def _bought_of_late(self) -> dict[str, int]:
+        """Drop what was bought longer before the last purchase than purchases are excluded for."""
+        oldest_ms = max(self.bought.values(), default=0) - self.rules.purchase_exclusion_ms
+        return {item: at_ms for item, at_ms in self.bought.items() if at_ms >= oldest_ms}
+
     def freeze(self) -> UserState:
         rules = self.rules
         kept_ids = self.event_ids[-rules.event_id_memory :] if rules.event_id_memory else []
@@ -350,7 +355,7 @@ class _Folding:
             short=self.short.freeze(),
             acts=_newest(self.acts, rules.history_items),
             texts=_newest(self.texts, rules.history_texts),
-            bought=_newest_items(self.bought, rules.exclusions_kept),
+            bought=_newest_items(self._bought_of_late(), rules.exclusions_kept),
             disliked=_newest_items(self.disliked, rules.exclusions_kept),
             activity=activity_bytes(self.activity),
             event_ids=b"".join(kept_ids),

@@ -40,7 +40,8 @@ class Rules:
     max_future_ms: int
     purchase_exclusion_ms: float
     cooccurrence_items: int = 20
-    exclusions_kept: int = 200
+    #: Above what a wholesaler buys in a window: what is forgotten could be recommended again.
+    exclusions_kept: int = 2000
     text_chars_kept: int = 80
 
     @classmethod

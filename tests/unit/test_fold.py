@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import msgspec
 import numpy as np
 import pytest
@@ -21,6 +23,10 @@ DAY_MS = 86_400_000
 def clicked(offset=0, timestamp_ms=NOW_MS, **fields):
     event = interaction(**{"item_id": "boots", "event_id": f"e{offset}", **fields})
     return Sourced("clickstream", 0, offset, timestamp_ms, event)
+
+
+def moved(sourced, offset):
+    return dataclasses.replace(sourced, offset=offset)
 
 
 def folded(*events, before=None, vectors=VECTORS, rules=RULES):
@@ -55,6 +61,20 @@ def test_a_purchase_is_excluded_until_its_window_is_over():
     window_ms = round(RULES.purchase_exclusion_ms)
     assert profile_of(state, NOW_MS + window_ms - 1, RULES).exclude == {"boots"}
     assert profile_of(state, NOW_MS + window_ms + 1, RULES).exclude == frozenset()
+
+
+def test_a_wholesalers_purchases_are_all_excluded():
+    bought = [clicked(n, type="purchase", item_id=f"item {n}") for n in range(1000)]
+    excluded = profile_of(folded(*bought).state, NOW_MS, RULES).exclude
+    assert len(excluded) == 1000
+
+
+def test_purchases_older_than_the_window_are_not_kept():
+    window_ms = round(RULES.purchase_exclusion_ms)
+    later = {"event_time_ms": NOW_MS + window_ms + 1, "timestamp_ms": NOW_MS + window_ms + 1}
+    old, new = clicked(0, type="purchase"), clicked(1, type="purchase", item_id="hat", **later)
+    assert set(folded(old, new).state.bought) == {"hat"}
+    assert folded(new, moved(old, 2)).state.bought == folded(old, new).state.bought
 
 
 @pytest.mark.parametrize(("rating", "sign"), [(5.0, 1), (3.0, 0), (1.0, -1), (None, 1)])
