@@ -29,7 +29,7 @@ Place = tuple[str, int]  # topic without the settings' prefix, partition
 
 _MAX_RECORDS = 2000
 #: How long the broker may hold an empty fetch, and the rest when it does not hold it.
-_WAIT_MS, _REST_S = 250, 0.1
+_WAIT_MS, _REST_S = 250, 0.2
 _ENDS_EVERY_S = 5.0
 _BROKER_ANSWERS_WITHIN_S = 10.0
 _STOPS_WITHIN_S = 3.0

@@ -108,9 +108,10 @@ def run_worker(tier: str) -> int:
 
 def _environment(name: ProcessName) -> dict[str, str]:
     # Searches and folds are small and many: threads of the numeric libraries would only get in
-    # their way. The encoder's batches are few and large.
-    threads = {} if name == "encode" else {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return {**threads, **os.environ}
+    # their way. The encoder's batches are few and large; its threads sleep while they wait for
+    # one another, since on cores that others need as well, spinning starves the one waited for.
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {**({"OMP_WAIT_POLICY": "PASSIVE"} if name == "encode" else threads), **os.environ}
 
 
 def run_process(settings: Settings, name: ProcessName) -> int:

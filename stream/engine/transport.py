@@ -12,7 +12,7 @@ from stream.engine.resting import resting
 FETCH_MAX_WAIT_MS = 500
 #: After an empty fetch that was answered at once; half of it is added to a message's way, on a
 #: broker that does so.
-REST_S = 0.03
+REST_S = 0.04
 
 
 class EngineConsumerThread(driver.AIOKafkaConsumerThread):
