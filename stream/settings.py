@@ -131,7 +131,7 @@ class Settings(BaseSettings):
         20, ge=0, le=500, description="Recent items that a newly taken item is paired with."
     )
     neighbours_interval_ms: int = Field(
-        1000, ge=0, le=60_000, description="How long pairs are gathered before items are updated."
+        5000, ge=0, le=60_000, description="How long pairs are gathered before items are updated."
     )
     cooccurrence_half_life_d: float = Field(180.0, gt=0, description="Half-life of a pair count.")
     popularity_half_life_h: float = Field(48.0, gt=0, description="Half-life of popular now.")
