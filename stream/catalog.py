@@ -86,7 +86,7 @@ class CatalogFollower:
         self._catalogue = catalogue
         self._encoder_id = encoder_id
         self._writer = CatalogWriter(catalogue, encoder_id, settings.topic_prefix)
-        self._make_consumer = make_consumer or (lambda: _kafka_consumer(settings))
+        self._make_consumer = make_consumer or (lambda: kafka_consumer(settings))
         self._clock = clock
         self._snapshots: Path = settings.state_dir / SNAPSHOT_FOLDER
         self._snapshot_every_s = snapshot_every_s
@@ -331,7 +331,8 @@ async def _soon(answer: Awaitable[Answer]) -> Answer:
     return await asyncio.wait_for(answer, _BROKER_ANSWERS_WITHIN_S)
 
 
-def _kafka_consumer(settings: Settings) -> Consumer:
+def kafka_consumer(settings: Settings) -> Consumer:
+    """Return what follows on a broker: no group, and no going on from an offset that is gone."""
     consumer: Any = AIOKafkaConsumer(
         bootstrap_servers=settings.broker,
         group_id=None,
