@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +36,8 @@ class Profile:
 
     ``long_interest`` and ``short_interest`` are the decayed sums of vectors, shape (dim,), with
     the decayed sum of their weights beside them (needed to centre them); None when empty.
-    ``exclude`` are items that may not come back: bought within the window, disliked.
+    ``exclude`` are items that may not come back: bought within the window, disliked; so are those
+    in ``exclude_hashed``, which cannot name them.
     """
 
     items: tuple[HistoryItem, ...]
@@ -46,6 +48,7 @@ class Profile:
     short_weight: float
     exclude: frozenset[str]
     region: str | None = None
+    exclude_hashed: Container[str] | None = None
 
     @property
     def cold_start(self) -> bool:

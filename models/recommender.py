@@ -85,6 +85,10 @@ class Recommender:
         pool = merge(
             found, shopper.shelf, shopper.together, evidence, exclude, self._catalogue, slots
         )
+        hashed = shopper.profile.exclude_hashed
+        if hashed is not None:
+            item_ids = map(self._catalogue.item_id, pool.rows.tolist())
+            pool = pool.take(np.flatnonzero([item_id not in hashed for item_id in item_ids]))
         return pool.take(promising(pool, found.beyond, evidence, self._rule, n_best))
 
     def _pick(
@@ -110,9 +114,14 @@ class Recommender:
         if missing <= 0:
             return []
         barred = profile.exclude | {ranked.item_id for ranked in before}
-        rows = self._catalogue.popular(missing + len(barred), profile.region, now_ms)
-        item_ids = (self._catalogue.item_id(row) for row in rows.tolist())
-        shown = [item_id for item_id in item_ids if item_id not in barred][:missing]
+        hashed = () if profile.exclude_hashed is None else profile.exclude_hashed
+        n_asked, shown, is_all = missing + len(barred), list[str](), False
+        while len(shown) < missing and not is_all:
+            rows = self._catalogue.popular(n_asked, profile.region, now_ms)
+            item_ids = (self._catalogue.item_id(row) for row in rows.tolist())
+            shown = [i for i in item_ids if i not in barred and i not in hashed][:missing]
+            # How many the hashes bar is not known beforehand.
+            is_all, n_asked = len(rows) < n_asked, 4 * n_asked
         falling = np.linspace(self._rule.popular, 0, len(shown), endpoint=False).tolist()
         why = (Reason("popular", 1.0),)
         return [
