@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from stream.core.user_state import UserState, from_row
+from stream.core.user_rows import from_row
+from stream.core.user_state import UserState
 from stream.engine.stores import unstamp
 from stream.latest import latest
 from stream.settings import Settings
@@ -73,7 +74,7 @@ def _items_named(state: UserState | None, message: dict[str, Any] | None) -> set
     named: set[str] = set()
     if state:
         named.update(act.item_id for act in state.acts[-_SHOWN:])
-        named.update(_newest(state.bought), _newest(state.disliked))
+        named.update(_newest(state.latest("purchase")), _newest(state.latest("dislike")))
     for item in message["items"] if message else []:
         named.add(item["item_id"])
         named.update(reason["item_id"] for reason in item["reasons"] if reason.get("item_id"))
@@ -89,14 +90,15 @@ def lines(found: Explanation) -> Iterator[str]:
         yield f"Nothing is known of {found.user_id}."
     else:
         yield f"What is known of {found.user_id}"
-        yield from _known(found.state, found.title)
+        yield from _known(found)
     if found.recommendation is None:
         yield "No recommendation is out."
     else:
         yield from _chosen(found.recommendation, found.title)
 
 
-def _known(state: UserState, title: Titles) -> Iterator[str]:
+def _known(found: Explanation) -> Iterator[str]:
+    state, title = found.state or UserState(), found.title
     stated = state.stated
     if not stated.personalize:
         yield "  wishes no profile: nothing is kept"
@@ -105,14 +107,16 @@ def _known(state: UserState, title: Titles) -> Iterator[str]:
     if stated.interests:
         yield f"  stated interests: {stated.interests}"
     for act in reversed(state.acts[-_SHOWN:]):
-        waits = "" if act.folded else "  (item not known yet)"
+        waits = "" if act.item_id in found.titles else "  (item not known)"
         yield f"  {_when(act.event_time_ms)}  {act.kind:<16} {title(act.item_id)}{waits}"
     if len(state.acts) > _SHOWN:
         yield f"  … and {len(state.acts) - _SHOWN} earlier acts"
     for text in reversed(state.texts):
         yield f"  {_when(text.event_time_ms)}  {'search':<16} “{text.text}”"
-    yield from _listed("bought", _newest(state.bought), title)
-    yield from _listed("disliked", _newest(state.disliked), title)
+    yield from _listed("bought", _newest(state.latest("purchase")), title)
+    yield from _listed("disliked", _newest(state.latest("dislike")), title)
+    if state.faded:
+        yield "  and more that is not shown again, of which only hashes are kept"
     if state.band:
         yield f"  churn risk: {state.band}"
 

@@ -64,6 +64,7 @@ _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0
               1, 2.5, 5, 10, 30, 60, 300)
 _STAGE_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 # fmt: on
+_ROW_BYTES = (64, 128, 256, 384, 512, 640, 768, 896, 1024, 1536, 2048, 4096, 8192)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 _TOPICS = frozenset(topic.name for topic in TOPICS)
 
@@ -185,6 +186,15 @@ class Metrics:
     def _state(self) -> None:
         self.state_rows = self._gauge("state_rows", "Rows in a local table.", "table")
         self.state_bytes = self._gauge("state_bytes", "Bytes on disk of a local table.", "table")
+        self.row_bytes = self._histogram(
+            "user_row_bytes", "Length of a user's row as it was written.", _ROW_BYTES
+        )
+        self.rows_trimmed = self._counter(
+            "user_rows_trimmed_total", "User rows cut because they exceeded max_state_bytes."
+        )
+        self.rows_expired = self._counter(
+            "user_rows_expired_total", "User rows removed after state_ttl_days without a touch."
+        )
         self.recovery_seconds = self._gauge(
             "recovery_seconds", "How long the last recovery of local state took."
         )

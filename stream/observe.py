@@ -50,6 +50,10 @@ def _outputs(metrics: Metrics, batch: BatchReport, now_ms: int) -> None:
         metrics.published(topic, event_times_ms, batch.arrivals_ms[topic], now_ms)
     for source, n in batch.sources.items():
         metrics.recommended_items.labels(source).inc(n)
+    if batch.row_bytes:
+        metrics.row_bytes.labels().observe_many(batch.row_bytes)
+    metrics.rows_trimmed.inc(batch.n_trimmed)
+    metrics.rows_expired.inc(batch.n_expired)
     metrics.coalesced.inc(batch.n_coalesced)
     metrics.cold_starts.inc(batch.n_cold)
     for (band, cause), n in batch.bands.items():

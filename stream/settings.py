@@ -73,6 +73,16 @@ class Settings(BaseSettings):
     state_dir: Path = Field(Path("prefstream-state"), description="One folder per worker.")
     store: Literal["rocksdb", "memory"] = Field("rocksdb", description="Where user state lives.")
 
+    max_state_bytes: int = Field(
+        1024,
+        ge=512,
+        le=65_536,
+        description="Longest row of a user; the oldest gives way.",
+    )
+    state_ttl_days: float = Field(
+        730.0, ge=0, description="Rows of users untouched for so long are removed; 0 = never."
+    )
+
     # Encoder
     encoder: str = Field(
         "all-MiniLM-L6-v2", description="A model folder, a packaged model or a hub name."

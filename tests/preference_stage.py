@@ -21,7 +21,8 @@ from stream.agents.preferences import Preferences
 from stream.agents.recommending import Publishing, Recommending
 from stream.agents.reports import BatchReport
 from stream.core.churn import Thresholds
-from stream.core.user_state import Rules, UserState, from_row
+from stream.core.user_rows import from_row
+from stream.core.user_state import Rules, UserState
 from stream.dead_letters import DeadLetters, StormGauge
 from stream.delivery import Output, SourceMessage
 from stream.engine.app import add_table, new_app

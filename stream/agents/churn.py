@@ -19,6 +19,7 @@ from stream.core.churn import (
     next_slice,
 )
 from stream.core.drafts import UserDraft, user_key
+from stream.core.user_state import is_long_gone
 from stream.engine.commits import Committer, Effect
 from stream.engine.table import PartitionTable
 from stream.messages import Trigger, to_message
@@ -36,6 +37,8 @@ class ChurnRules:
     horizon_days: float
     assess_s: float
     clock: Literal["wall", "stream"]
+    #: Rows untouched for so long are removed; 0 = never.
+    ttl_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -102,6 +105,17 @@ class Churn:
             work.add(draft)
         now_ms = assessment_window(self.now(partition, wall_ms), self._rules.assess_s)
         self._assess([d for d in drafts if d.publishable()], work, now_ms, "timer")
+        walk.n_users -= self._expire(drafts, work, now_ms)
+
+    def _expire(self, drafts: Sequence[UserDraft], work: Work, now_ms: int) -> int:
+        """Forget the users long gone; return how many rows went altogether."""
+        if not self._rules.ttl_ms:
+            return 0
+        gone = [d for d in drafts if is_long_gone(d.state, now_ms, self._rules.ttl_ms)]
+        for draft in gone:
+            draft.expire()
+        work.report.n_expired += len(gone)
+        return sum(None in draft.rows().values() for draft in gone)
 
     @staticmethod
     def _trigger(draft: UserDraft) -> Trigger | None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from models.encoder import EncoderUnavailable
 from stream.agents.failures import Failures
+from stream.core.user_rows import NewerRow
 from stream.dead_letters import StormGauge
 from stream.delivery import DeliveryFailed, SourceMessage
 from stream.engine.commits import CommitFailed
@@ -15,7 +16,15 @@ Process = Callable[[Sequence[SourceMessage]], Awaitable[None]]
 Reject = Callable[[SourceMessage, Exception], Awaitable[None]]
 
 #: Here the worker is in trouble, not an event.
-TROUBLE = EncoderUnavailable, StoreFailed, CommitFailed, DeliveryFailed, MemoryError, OSError
+TROUBLE = (
+    EncoderUnavailable,
+    StoreFailed,
+    CommitFailed,
+    DeliveryFailed,
+    NewerRow,
+    MemoryError,
+    OSError,
+)
 
 
 class Guard:

@@ -9,6 +9,7 @@ from time import perf_counter
 from models.catalogue import Catalogue
 from stream.agents.churn import Churn
 from stream.agents.failures import Failures
+from stream.agents.item_vectors import ItemVectors
 from stream.agents.recommending import Recommending
 from stream.agents.reports import BatchReport, Report
 from stream.agents.work import Work
@@ -16,10 +17,11 @@ from stream.core.drafts import UserDraft, user_key
 from stream.core.events import BadEvent
 from stream.core.intake import intake
 from stream.core.item_state import in_parts, pairs_by_partition, touches_of
-from stream.core.user_state import Rules, Vector, from_row
+from stream.core.user_rows import has_pending
+from stream.core.user_state import STAMP_BYTES, Rules
 from stream.delivery import Sender, SourceMessage
 from stream.engine.commits import Committer, Effect
-from stream.engine.table import PartitionTable
+from stream.engine.table import CONTROL, PartitionTable
 from stream.messages import BadDerived, ItemTouch, to_message
 from stream.topics import CHURN_RISK, ITEM_PAIRS, RECOMMENDATIONS
 
@@ -110,7 +112,7 @@ class Preferences:
         while partition in self._committer.partitions:
             rows = self._table.scan(partition, after, SCAN_ROWS)
             for key, row in rows:
-                if from_row(row).pending is not None:
+                if has_pending(row):
                     self._recommending.put_off.put(partition, key.decode(), 0)
             n_users += len(rows)
             if len(rows) < SCAN_ROWS:
@@ -161,7 +163,8 @@ class Preferences:
             work.commit(message.partition).effects.append(effect)
 
     def _fold(self, work: Work) -> None:
-        vectors = self._vectors(work)
+        items = (item for draft in work.drafts for item in draft.items())
+        vectors = ItemVectors(self._catalogue, items)
         for draft in work.drafts:
             topics = {taken.message.topic for taken in draft.taken}
             covered = {topic: self._committer.through(draft.partition, topic) for topic in topics}
@@ -169,13 +172,9 @@ class Preferences:
             for taken, outcome in zip(draft.taken, draft.outcomes, strict=True):
                 work.report.count(taken.message.topic, outcome)
             work.report.n_future += draft.n_future
+            work.report.n_trimmed += draft.is_trimmed
             commit = work.commit(draft.partition)
             commit.stream_time_ms = max(commit.stream_time_ms, draft.latest_ms())
-
-    def _vectors(self, work: Work) -> dict[str, Vector]:
-        items = sorted(set[str]().union(*(draft.items() for draft in work.drafts)))
-        vectors, known = self._catalogue.raw_vectors(items)
-        return {item: vectors[i] for i, item in enumerate(items) if known[i]}
 
     async def _commit(self, work: Work) -> None:
         for draft in work.drafts:
@@ -187,6 +186,11 @@ class Preferences:
         commits = work.commits
         for commit in commits:
             work.report.outputs.update(effect.topic for effect in commit.effects)
+            work.report.row_bytes += [
+                STAMP_BYTES + len(row)
+                for key, row in commit.rows.items()
+                if row is not None and not key.startswith(CONTROL)
+            ]
         started = perf_counter()
         await self._committer.commit(commits)
         work.report.seconds["publish"] = perf_counter() - started

@@ -32,6 +32,9 @@ class BatchReport:
     n_coalesced: int = 0
     n_cold: int = 0
     n_future: int = 0
+    row_bytes: list[int] = field(default_factory=list)
+    n_trimmed: int = 0
+    n_expired: int = 0
 
     def count(self, topic: str, outcome: str, n: int = 1) -> None:
         if n:

@@ -14,7 +14,7 @@ User = Annotated[str, typer.Argument(metavar="USER", help="A user id.", show_def
 
 def explain(user: User) -> None:
     """Print what is known of a user, and why items were chosen."""
-    from stream.core.user_state import BadRow
+    from stream.core.user_rows import BadRow
     from stream.explain import explain, lines
     from stream.topics import USER_STATE
 

@@ -12,7 +12,8 @@ import msgspec
 from stream.core.events import User
 from stream.core.fold import Outcome, Sourced, Touch, fold, items_of
 from stream.core.intake import Erasure, Taken
-from stream.core.user_state import SOURCES, Rules, UserState, Vector, from_row, to_row
+from stream.core.user_rows import from_row, to_row
+from stream.core.user_state import SOURCES, Rules, Stated, UserState, Vector
 from stream.messages import Trigger
 
 #: What became of an event; "erased" is one of a user who asked to be forgotten.
@@ -48,7 +49,9 @@ class UserDraft:
     #: A trigger whose output the ledger covers already, though the row was lost.
     covered_trigger: Trigger | None = None
     erased_now: bool = False
+    expired_now: bool = False
     n_future: int = 0
+    is_trimmed: bool = False
 
     @classmethod
     def load(
@@ -67,7 +70,7 @@ class UserDraft:
 
     def items(self) -> set[str]:
         """Return the items whose vectors the fold needs."""
-        return items_of(self.state, self._events(self.taken))
+        return items_of(self._events(self.taken))
 
     @staticmethod
     def _events(taken: Sequence[Taken]) -> list[Sourced]:
@@ -132,6 +135,7 @@ class UserDraft:
             self.state = folded.state
             self.outcomes += folded.outcomes
             self.covered_trigger = folded.trigger
+            self.is_trimmed |= folded.is_trimmed
         if new:
             folded = fold(self.state, self._events(new), vectors, rules)
             self.state = folded.state
@@ -139,6 +143,7 @@ class UserDraft:
             self.touches += folded.touches
             self.trigger = folded.trigger or self.trigger
             self.n_future += folded.n_future
+            self.is_trimmed |= folded.is_trimmed
 
     def latest_ms(self) -> int:
         """Return the latest event time among what was taken, 0 if there is none."""
@@ -157,10 +162,17 @@ class UserDraft:
     def update(self, **fields: object) -> None:
         self.state = msgspec.structs.replace(self.state, **fields)
 
+    def expire(self) -> None:
+        """Forget a user long gone, but for what the shop states: that is not told again."""
+        self.expired_now = True
+        self.state = UserState(offsets=self.state.offsets, stated=self.state.stated)
+
     def rows(self) -> dict[bytes, bytes | None]:
         """Return the rows to store: the state, or its absence and the mark of the erasure."""
         rows: dict[bytes, bytes | None] = {}
-        if self.erased_at is None and self.state is not self.loaded:
+        if self.expired_now and self.state.stated == Stated():
+            rows[user_key(self.user_id)] = None
+        elif self.erased_at is None and self.state is not self.loaded:
             rows[user_key(self.user_id)] = to_row(self.state)
             if self.erased_before:
                 rows[erasure_key(self.user_id)] = None

@@ -1,36 +1,38 @@
 """fold: a user's state and new events -> the state after them, and what they lead to.
 
 The result does not depend on the order of arrival, as long as the bounded memories (recent acts,
-searches, event ids) are not overrun; nor on repeats: an event at an offset that the state already
-reflects, or with an event id that it remembers, changes nothing.
+searches, event ids) are not overrun, but for the rounding of the sum of what is not kept one by
+one; nor on repeats: an event at an offset that the state already reflects, or with an event id
+that it remembers, changes nothing. How a state is kept within its bytes is in bounds.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
-import numpy as np
 
 from models.activity import Activity, fold_activity
 from models.activity import from_bytes as activity_of
 from models.activity import to_bytes as activity_bytes
+from models.packed_vector import to_four_bits
+from stream.core.bounds import ID_BYTES, Added, bounded
 from stream.core.events import Interaction, Review, Search, User
 from stream.core.user_state import (
     SOURCES,
     Act,
-    Interest,
     Rules,
     Stated,
     TextAct,
     UserState,
     Vector,
+    rounded,
 )
-from stream.messages import Trigger, to_fp16
+from stream.messages import Trigger
 
 Outcome = Literal["folded", "repeat", "duplicate", "unknown_item", "not_personalized"]
 
@@ -40,7 +42,6 @@ TAKING = frozenset({"view", "click", "add_to_cart", "favorite", "purchase", "rev
 REVIEW_TEXT_SHARE = 0.5
 #: A review without a rating: mild praise, since most reviewers are content.
 UNRATED = 0.25
-ID_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,8 @@ class Folded:
     trigger: Trigger | None
     #: How many event times lay in the future and were cut.
     n_future: int
+    #: True when the state had to be cut to its bytes.
+    is_trimmed: bool = False
 
 
 def fold(
@@ -94,60 +97,27 @@ def fold(
     vectors: Mapping[str, Vector],
     rules: Rules,
 ) -> Folded:
-    """Fold events into a state; ``vectors`` holds the known items among those touched.
+    """Fold events into a state.
 
-    An act on an item without a vector is kept, and folded once ``vectors`` has it.
+    ``vectors`` holds the known items, of the events at least those in ``items_of``; of earlier
+    acts it is asked only when they leave the history.
     """
     folding = _Folding(before, vectors, rules)
-    folding.fold_waiting()
     outcomes = [folding.fold(event) for event in events]
-    return Folded(folding.freeze(), outcomes, folding.touches, folding.trigger, folding.n_future)
+    state, is_trimmed = bounded(folding.freeze(), folding.added, vectors, rules, folding.trigger)
+    return Folded(state, outcomes, folding.touches, folding.trigger, folding.n_future, is_trimmed)
 
 
-def items_of(state: UserState, events: Iterable[Sourced]) -> set[str]:
-    """Return the items whose vectors ``fold`` may need."""
-    waiting = {act.item_id for act in state.acts if not act.folded}
+def items_of(events: Sequence[Sourced]) -> set[str]:
+    """Return the items of events."""
+    items: set[str] = set()
     for sourced in events:
         event = sourced.event
         if isinstance(event, Interaction | Review):
-            waiting.add(event.item_id)
+            items.add(event.item_id)
         elif isinstance(event, Search):
-            waiting.update(event.clicked_item_ids)
-    return waiting
-
-
-@dataclass(slots=True)
-class _Sum:
-    """A decayed sum while it is being added to."""
-
-    half_life_ms: float
-    vector: Vector | None = None
-    weight: float = 0.0
-    as_of_ms: int = 0
-
-    @classmethod
-    def of(cls, interest: Interest | None, half_life_ms: float) -> _Sum:
-        if interest is None:
-            return cls(half_life_ms)
-        return cls(half_life_ms, interest.array().copy(), interest.weight, interest.as_of_ms)
-
-    def add(self, vector: Vector, weight: float, event_time_ms: int) -> None:
-        if self.vector is None:
-            self.vector = np.zeros(len(vector), np.float32)
-        if event_time_ms > self.as_of_ms:
-            old = 0.5 ** ((event_time_ms - self.as_of_ms) / self.half_life_ms)
-            self.vector *= np.float32(old)
-            self.weight *= old
-            self.as_of_ms = event_time_ms
-        else:
-            weight *= 0.5 ** ((self.as_of_ms - event_time_ms) / self.half_life_ms)
-        self.vector += np.float32(weight) * vector
-        self.weight += weight
-
-    def freeze(self) -> Interest | None:
-        if self.vector is None:
-            return None
-        return Interest(self.vector.tobytes(), self.weight, self.as_of_ms)
+            items.update(event.clicked_item_ids)
+    return items
 
 
 @dataclass(slots=True)
@@ -159,13 +129,10 @@ class _Folding:
     trigger: Trigger | None = None
     n_future: int = 0
     offsets: list[int] = field(init=False)
-    long: _Sum = field(init=False)
-    short: _Sum = field(init=False)
+    added: Added = field(init=False)
     acts: set[Act] = field(init=False)
     taken: dict[str, int] = field(init=False)
     texts: set[TextAct] = field(init=False)
-    bought: dict[str, int] = field(init=False)
-    disliked: dict[str, int] = field(init=False)
     activity: Activity = field(init=False)
     event_ids: list[bytes] = field(init=False)
     stated: Stated = field(init=False)
@@ -174,8 +141,7 @@ class _Folding:
     def __post_init__(self) -> None:
         before, rules = self.before, self.rules
         self.offsets = list(before.offsets) + [-1] * (len(SOURCES) - len(before.offsets))
-        self.long = _Sum.of(before.long, rules.long_half_life_ms)
-        self.short = _Sum.of(before.short, rules.short_half_life_ms)
+        self.added = Added(rules.long_half_life_ms)
         self.acts = set(before.acts)
         self.taken = {
             act.item_id: act.event_time_ms
@@ -183,20 +149,11 @@ class _Folding:
             if act.kind in TAKING and act.weight > 0
         }
         self.texts = set(before.texts)
-        self.bought = dict(before.bought)
-        self.disliked = dict(before.disliked)
         self.activity = activity_of(before.activity) if before.activity else Activity()
         ids = before.event_ids
         self.event_ids = [ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES)]
         self.stated = before.stated
         self.region = (before.seen_region_ms, before.seen_region)
-
-    def fold_waiting(self) -> None:
-        """Fold the acts whose items have got a vector since."""
-        for act in [act for act in self.acts if not act.folded and act.item_id in self.vectors]:
-            self.acts.remove(act)
-            self.acts.add(msgspec.structs.replace(act, folded=True))
-            self._interest(self.vectors[act.item_id], act.weight, act.event_time_ms)
 
     def fold(self, sourced: Sourced) -> Outcome:
         source = SOURCES.index(sourced.source)
@@ -222,7 +179,7 @@ class _Folding:
         return outcome
 
     def _known(self, source: str, event_id: str) -> bool:
-        digest = hashlib.blake2b(f"{source}\x1f{event_id}".encode(), digest_size=ID_BYTES).digest()
+        digest = _event_hash(source, event_id)
         if digest in self.event_ids:
             return True
         self.event_ids.append(digest)
@@ -236,12 +193,8 @@ class _Folding:
         return timestamp_ms
 
     def _cut(self, text: str) -> str:
-        # A row and the messages made from it must stay below Kafka's limit.
-        return text[: self.rules.text_chars_kept]
-
-    def _interest(self, vector: Vector, weight: float, at_ms: int) -> None:
-        self.long.add(vector, weight, at_ms)
-        self.short.add(vector, weight, at_ms)
+        # A row and the messages made from it must stay small.
+        return text.encode()[: self.rules.text_bytes_kept].decode(errors="ignore")
 
     def _interaction(self, event: Interaction, at_ms: int) -> Outcome:
         weight = self.rules.weights[event.type]
@@ -250,10 +203,6 @@ class _Folding:
         self.activity = fold_activity(
             self.activity, event.type, at_ms, event.price, event.quantity, None
         )
-        if event.type == "purchase":
-            self.bought[event.item_id] = max(at_ms, self.bought.get(event.item_id, 0))
-        elif event.type == "dislike":
-            self.disliked[event.item_id] = max(at_ms, self.disliked.get(event.item_id, 0))
         if event.type == "impression":
             return self._impression(event.item_id, weight, at_ms)
         return self._act(event.item_id, event.type, weight, at_ms)
@@ -262,17 +211,23 @@ class _Folding:
         # Too many to keep each, and too weak to wait for a vector.
         if item_id not in self.vectors:
             return "unknown_item"
-        self._interest(self.vectors[item_id], weight, at_ms)
+        self.added.add(self.vectors[item_id], weight, at_ms)
         return "folded"
 
     def _act(self, item_id: str, kind: str, weight: float, at_ms: int) -> Outcome:
-        known = item_id in self.vectors
-        if known:
-            self._interest(self.vectors[item_id], weight, at_ms)
         if kind in TAKING and weight > 0:
             self._touch(item_id, weight, at_ms)
-        self.acts.add(Act(at_ms, item_id, kind, weight, known))
-        return "folded" if known else "unknown_item"
+        self._keep(Act(at_ms, item_id, kind, weight))
+        return "folded" if item_id in self.vectors else "unknown_item"
+
+    def _keep(self, act: Act) -> None:
+        # The same act under another event id is no new one, and is in the sum perhaps.
+        if msgspec.structs.replace(act, folded=True) not in self.acts:
+            self.acts.add(act)
+
+    def _keep_text(self, text: TextAct) -> None:
+        if msgspec.structs.replace(text, folded=True) not in self.texts:
+            self.texts.add(text)
 
     def _touch(self, item_id: str, weight: float, at_ms: int) -> None:
         first = item_id not in self.taken
@@ -289,25 +244,24 @@ class _Folding:
         weight = self.rules.weights["search"]
         self.activity = fold_activity(self.activity, "search", at_ms, None, None, None)
         if vector is not None:
-            self._interest(vector, weight, at_ms)
-            self.texts.add(TextAct(at_ms, self._cut(event.query), to_fp16(vector), weight))
+            self._keep_text(TextAct(at_ms, self._cut(event.query), to_four_bits(vector), weight))
         for item_id in event.clicked_item_ids:
             self._act(item_id, "click", self.rules.weights["click"], at_ms)
         return "folded"
 
     def _review(self, event: Review, vector: Vector | None, at_ms: int) -> Outcome:
         praise = UNRATED if event.rating is None else (event.rating - 3) / 2
-        weight = self.rules.weights["review"] * praise
+        weight = rounded(self.rules.weights["review"] * praise)
         self.activity = fold_activity(self.activity, "review", at_ms, None, None, event.rating)
         if vector is not None:
-            self._interest(vector, weight * REVIEW_TEXT_SHARE, at_ms)
+            self.added.add(vector, weight * REVIEW_TEXT_SHARE, at_ms)
         return self._act(event.item_id, "review", weight, at_ms)
 
     def _user(self, event: User, sourced: Sourced) -> Outcome:
         if sourced.source == "interests":
             # The vector of an older record must not speak for a newer one's interests.
             if event.updated_ms == self.stated.updated_ms and sourced.vector is not None:
-                vector = to_fp16(sourced.vector)
+                vector = to_four_bits(sourced.vector)
                 self.stated = msgspec.structs.replace(self.stated, interests_vector=vector)
                 self._triggered(sourced, f"users:{sourced.offset}", event.updated_ms)
             return "folded"
@@ -341,42 +295,21 @@ class _Folding:
             event_time_ms=at_ms,
         )
 
-    def _bought_of_late(self) -> dict[str, int]:
-        """Drop what was bought longer before the last purchase than purchases are excluded for."""
-        oldest_ms = max(self.bought.values(), default=0) - self.rules.purchase_exclusion_ms
-        return {item: at_ms for item, at_ms in self.bought.items() if at_ms >= oldest_ms}
-
     def freeze(self) -> UserState:
-        rules = self.rules
-        kept_ids = self.event_ids[-rules.event_id_memory :] if rules.event_id_memory else []
-        return UserState(
+        """Return the state of all that is remembered, however much it is."""
+        return msgspec.structs.replace(
+            self.before,
             offsets=tuple(self.offsets),
-            long=self.long.freeze(),
-            short=self.short.freeze(),
-            acts=_newest(self.acts, rules.history_items),
-            texts=_newest(self.texts, rules.history_texts),
-            bought=_newest_items(self._bought_of_late(), rules.exclusions_kept),
-            disliked=_newest_items(self.disliked, rules.exclusions_kept),
+            acts=tuple(sorted(self.acts)),
+            texts=tuple(sorted(self.texts)),
             activity=activity_bytes(self.activity),
-            event_ids=b"".join(kept_ids),
+            event_ids=b"".join(self.event_ids),
             stated=self.stated,
             seen_region=self.region[1],
             seen_region_ms=self.region[0],
-            pending=self.before.pending,
-            recommended_ms=self.before.recommended_ms,
-            band=self.before.band,
-            assessed_window=self.before.assessed_window,
         )
 
 
-_Timed = TypeVar("_Timed", Act, TextAct)
-
-
-def _newest(values: set[_Timed], n: int) -> tuple[_Timed, ...]:
-    """Return the ``n`` newest, oldest first; ties are broken by what they say, not by arrival."""
-    return tuple(sorted(values)) if len(values) <= n else tuple(sorted(nlargest(n, values)))
-
-
-def _newest_items(times_ms: Mapping[str, int], n: int) -> dict[str, int]:
-    newest = sorted(times_ms.items(), key=lambda pair: (pair[1], pair[0]))[-n:]
-    return dict(newest)
+def _event_hash(source: str, event_id: str) -> bytes:
+    name = f"{source}\x1f{event_id}".encode()
+    return hashlib.blake2b(name, digest_size=8).digest()[:ID_BYTES]

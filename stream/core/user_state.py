@@ -1,19 +1,22 @@
-"""UserState: what is known of one shopper, and its row in the table.
+"""UserState: what is known of one shopper. Its row in the table is stream/core/user_rows.py.
 
-Sums of vectors are kept as they are (not centred, not normalised) with the sum of their weights,
-decayed to ``as_of_ms``; so two states reached by the same events in any order are the same.
+Acts and searches are kept one by one while they are recent, exactly; the interests follow from
+them. Only what is no longer kept one by one lies in a sum that is rounded. So states reached by
+the same events in any order are equal to the bit in all but that sum, and in it nearly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from models.activity import from_bytes as activity_of
+from models.hashed_ids import FINEST, HashedIds
+from models.packed_vector import PackedSum, from_four_bits
 from models.profile import HistoryItem, HistoryText, Profile
 from stream.messages import Band, Trigger
 from stream.settings import Settings
@@ -25,6 +28,12 @@ Vector = NDArray[np.float32]
 SOURCES = ("clickstream", "searches", "reviews", "users", "interests")
 
 DAY_MS = 86_400_000
+#: Purchases that left the history are remembered by the month they fell in.
+PERIOD_MS = 30 * DAY_MS
+#: The period of what has no end: dislikes.
+NO_PERIOD = -1
+#: The store puts the number of the commit before every row.
+STAMP_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +48,15 @@ class Rules:
     event_id_memory: int
     max_future_ms: int
     purchase_exclusion_ms: float
+    #: Of a row as it is stored, the stamp of its commit included.
+    max_state_bytes: int
     cooccurrence_items: int = 20
-    #: Above what a wholesaler buys in a window: what is forgotten could be recommended again.
-    exclusions_kept: int = 2000
-    text_chars_kept: int = 80
+    text_bytes_kept: int = 80
 
     @classmethod
     def of(cls, settings: Settings) -> Rules:
         return cls(
-            weights=settings.weights,
+            weights={kind: rounded(weight) for kind, weight in settings.weights.items()},
             long_half_life_ms=settings.long_half_life_h * 3_600_000,
             short_half_life_ms=settings.short_half_life_h * 3_600_000,
             history_items=settings.history_items,
@@ -55,42 +64,68 @@ class Rules:
             event_id_memory=settings.event_id_memory,
             max_future_ms=round(settings.max_future_s * 1000),
             purchase_exclusion_ms=settings.purchase_exclusion_days * DAY_MS,
+            max_state_bytes=settings.max_state_bytes,
             cooccurrence_items=settings.cooccurrence_items,
         )
 
 
-class Interest(Struct, frozen=True, array_like=True):
-    """A decayed sum of vectors (float32 bytes, shape (dim,)) and of their weights."""
+def rounded(weight: float) -> float:
+    """Return a weight as rows keep it, in float32: what is read back is what was written."""
+    return float(np.float32(weight))
 
-    vector: bytes
+
+class Interest(Struct, frozen=True, array_like=True):
+    """A decayed sum of vectors (``values``, ``steps`` and ``unit`` as in PackedSum) and weights."""
+
+    values: bytes
+    steps: bytes
+    unit: float
     weight: float
     as_of_ms: int
 
+    def packed(self) -> PackedSum:
+        return PackedSum(self.values, self.steps, self.unit)
+
     def array(self) -> Vector:
-        return np.frombuffer(self.vector, np.float32)
+        return self.packed().array()
 
 
 class Act(Struct, frozen=True, array_like=True, order=True):
-    """One act on an item; ``folded`` once the item's vector is in the interests."""
+    """One act on an item; ``folded`` once its share of the interests is in the sum."""
 
     event_time_ms: int
     item_id: str
     kind: str
     weight: float
-    folded: bool
+    folded: bool = False
 
 
 class TextAct(Struct, frozen=True, array_like=True, order=True):
-    """One search: its beginning, and its vector as fp16 bytes."""
+    """One search: its beginning, and its vector in four bits a dimension."""
 
     event_time_ms: int
     text: str
     vector: bytes
     weight: float
+    folded: bool = False
+
+    def array(self) -> Vector:
+        return from_four_bits(self.vector)
+
+
+class Faded(Struct, frozen=True, array_like=True, order=True):
+    """Items bought in a period, or disliked, whose acts have left the history (see HashedIds)."""
+
+    period: int
+    bits: int = FINEST
+    raw: bytes = b""
+
+    def ids(self) -> HashedIds:
+        return HashedIds(self.bits, self.raw)
 
 
 class Stated(Struct, frozen=True, array_like=True):
-    """What the shop states about the user (topic ``users``)."""
+    """What the shop states about the user (topic ``users``); the vector in four bits."""
 
     updated_ms: int = 0
     personalize: bool = True
@@ -100,20 +135,20 @@ class Stated(Struct, frozen=True, array_like=True):
     interests_vector: bytes = b""
 
 
-class UserState(Struct, frozen=True, array_like=True):
-    """Everything kept of one user; new fields go last, with a default, and old rows still read.
+class UserState(Struct, frozen=True):
+    """Everything kept of one user.
 
-    ``bought`` and ``disliked`` map items to event times; ``pending`` is the trigger of a
-    recommendation that is due but not out; ``activity`` is models.activity.Activity as bytes.
+    ``long`` is the part of the lasting interest that is not in ``acts`` and ``texts`` (those of
+    them that are ``folded`` are in it); ``faded`` holds what may not be recommended though its
+    act is gone; ``pending`` is the trigger of a recommendation that is due but not out;
+    ``activity`` is models.activity.Activity as bytes.
     """
 
     offsets: tuple[int, ...] = (-1,) * len(SOURCES)
     long: Interest | None = None
-    short: Interest | None = None
     acts: tuple[Act, ...] = ()
     texts: tuple[TextAct, ...] = ()
-    bought: dict[str, int] = {}
-    disliked: dict[str, int] = {}
+    faded: tuple[Faded, ...] = ()
     activity: bytes = b""
     event_ids: bytes = b""
     stated: Stated = Stated()
@@ -122,46 +157,89 @@ class UserState(Struct, frozen=True, array_like=True):
     pending: Trigger | None = None
     recommended_ms: int = 0
     band: Band | None = None
-    assessed_window: int = -1
+
+    def latest(self, kind: str) -> dict[str, int]:
+        """Return the items of the acts of a kind, and when it was last done."""
+        return {act.item_id: act.event_time_ms for act in self.acts if act.kind == kind}
 
 
-class BadRow(ValueError):
-    """A stored row that this version cannot read."""
+def waiting_items(state: UserState) -> set[str]:
+    """Return the items whose vectors the interests follow from."""
+    return {act.item_id for act in state.acts}
 
 
-ROW_VERSION = 1
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(UserState)
+def profile_of(
+    state: UserState, vectors: Mapping[str, Vector], now_ms: int, rules: Rules
+) -> Profile:
+    """Return what the recommender may know of the user now.
 
-
-def to_row(state: UserState) -> bytes:
-    """Return the row: a version byte, then MessagePack."""
-    return bytes((ROW_VERSION,)) + _encoder.encode(state)
-
-
-def from_row(row: bytes) -> UserState:
-    """Return the state of a row; raises BadRow for a version that is not known here."""
-    if not row or row[0] != ROW_VERSION:
-        version = row[0] if row else "none"
-        raise BadRow(f"expected a user row of version {ROW_VERSION}, got version {version}")
-    try:
-        return _decoder.decode(memoryview(row)[1:])
-    except msgspec.DecodeError as error:
-        raise BadRow(f"unreadable user row: {error}") from None
-
-
-def profile_of(state: UserState, now_ms: int, rules: Rules) -> Profile:
-    """Return what the recommender may know of the user now."""
+    ``vectors`` holds the known ones among ``waiting_items``; an act on an item that it does not
+    hold says nothing to the interests.
+    """
+    long, long_weight = long_interest(state, vectors, rules)
+    short, short_weight = short_interest(state, vectors, rules)
     return Profile(
         items=_history(state),
         texts=_texts(state),
-        long_interest=state.long.array() if state.long else None,
-        long_weight=state.long.weight if state.long else 0.0,
-        short_interest=state.short.array() if state.short else None,
-        short_weight=state.short.weight if state.short else 0.0,
+        long_interest=long,
+        long_weight=long_weight,
+        short_interest=short,
+        short_weight=short_weight,
         exclude=excluded(state, now_ms, rules),
+        exclude_hashed=excluded_hashed(state, now_ms, rules),
         region=state.stated.region or state.seen_region,
     )
+
+
+def long_interest(
+    state: UserState, vectors: Mapping[str, Vector], rules: Rules
+) -> tuple[Vector | None, float]:
+    """Return the lasting interest and its weight, as of the newest that is in it."""
+    told = [e for e in _told(state, vectors) if not e.folded]
+    as_of_ms = max((e.event_time_ms for e in told), default=0)
+    if state.long is None:
+        return _decayed_sum(told, as_of_ms, rules.long_half_life_ms)
+    as_of_ms = max(as_of_ms, state.long.as_of_ms)
+    old = 0.5 ** ((as_of_ms - state.long.as_of_ms) / rules.long_half_life_ms)
+    vector, weight = state.long.array() * np.float32(old), state.long.weight * old
+    new, new_weight = _decayed_sum(told, as_of_ms, rules.long_half_life_ms)
+    return (vector if new is None else vector + new), weight + new_weight
+
+
+def short_interest(
+    state: UserState, vectors: Mapping[str, Vector], rules: Rules
+) -> tuple[Vector | None, float]:
+    """Return the interest of the moment and its weight: it follows from what is kept alone."""
+    told = _told(state, vectors)
+    as_of_ms = max((e.event_time_ms for e in told), default=0)
+    return _decayed_sum(told, as_of_ms, rules.short_half_life_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    vector: Vector
+    weight: float
+    event_time_ms: int
+    folded: bool
+
+
+def _told(state: UserState, vectors: Mapping[str, Vector]) -> list[_Told]:
+    told = [
+        _Told(vectors[a.item_id], a.weight, a.event_time_ms, a.folded)
+        for a in state.acts
+        if a.item_id in vectors
+    ]
+    return told + [_Told(t.array(), t.weight, t.event_time_ms, t.folded) for t in state.texts]
+
+
+def _decayed_sum(
+    told: Sequence[_Told], as_of_ms: int, half_life_ms: float
+) -> tuple[Vector | None, float]:
+    if not told:
+        return None, 0.0
+    weights = [e.weight * 0.5 ** ((as_of_ms - e.event_time_ms) / half_life_ms) for e in told]
+    matrix = np.stack([e.vector for e in told])
+    return np.asarray(np.asarray(weights, np.float32) @ matrix, np.float32), sum(weights)
 
 
 def _history(state: UserState) -> tuple[HistoryItem, ...]:
@@ -179,29 +257,88 @@ def _history(state: UserState) -> tuple[HistoryItem, ...]:
 
 def _texts(state: UserState) -> tuple[HistoryText, ...]:
     texts = [
-        HistoryText("search", t.text, _fp16(t.vector), t.weight, t.event_time_ms)
-        for t in state.texts
+        HistoryText("search", t.text, t.array(), t.weight, t.event_time_ms) for t in state.texts
     ]
     stated = state.stated
     if stated.interests_vector:
-        vector = _fp16(stated.interests_vector)
+        vector = from_four_bits(stated.interests_vector)
         interest = HistoryText("interest", stated.interests, vector, 1.0, stated.updated_ms)
         texts.insert(0, interest)
     return tuple(texts)
 
 
-def _fp16(raw: bytes) -> Vector:
-    return np.frombuffer(raw, "<f2").astype(np.float32)
-
-
 def excluded(state: UserState, now_ms: int, rules: Rules) -> frozenset[str]:
     """Return the items that may not be recommended: bought of late, or disliked since liked."""
     oldest_ms = now_ms - rules.purchase_exclusion_ms
-    bought = {item for item, at_ms in state.bought.items() if at_ms > oldest_ms}
-    liked_ms = {
+    bought = {item for item, at_ms in state.latest("purchase").items() if at_ms > oldest_ms}
+    liked_ms = _liked(state)
+    disliked = {
+        item for item, at_ms in state.latest("dislike").items() if liked_ms.get(item, -1) <= at_ms
+    }
+    return frozenset(bought | disliked)
+
+
+@dataclass(frozen=True, slots=True)
+class FadedExclusions:
+    """The items that may not be recommended and whose acts are gone; some others are taken for
+    such. ``liked`` are those that were liked since they were disliked."""
+
+    bought: tuple[HashedIds, ...]
+    disliked: tuple[HashedIds, ...]
+    liked: frozenset[str]
+
+    def __contains__(self, item_id: object) -> bool:
+        if any(item_id in ids for ids in self.bought):
+            return True
+        return item_id not in self.liked and any(item_id in ids for ids in self.disliked)
+
+
+def excluded_hashed(state: UserState, now_ms: int, rules: Rules) -> FadedExclusions | None:
+    """Return what ``excluded`` no longer names, None when there is nothing.
+
+    Of a purchase only the month is known, so it counts until its window is over for sure.
+    """
+    oldest = (now_ms - rules.purchase_exclusion_ms) // PERIOD_MS
+    bought = tuple(f.ids() for f in state.faded if f.period >= max(oldest, 0))
+    disliked = tuple(f.ids() for f in state.faded if f.period == NO_PERIOD)
+    if not bought and not disliked:
+        return None
+    return FadedExclusions(bought, disliked, frozenset(_liked(state)))
+
+
+def _liked(state: UserState) -> dict[str, int]:
+    return {
         act.item_id: act.event_time_ms
         for act in state.acts
         if act.kind in ("favorite", "add_to_cart", "purchase")
     }
-    disliked = {item for item, at_ms in state.disliked.items() if liked_ms.get(item, -1) <= at_ms}
-    return frozenset(bought | disliked)
+
+
+def fade(faded: Iterable[Faded], gone: Iterable[tuple[int, str]]) -> tuple[Faded, ...]:
+    """Return the sets of ``faded`` with the (period, item) of acts that left the history."""
+    by_period: dict[int, list[str]] = {}
+    for period, item_id in gone:
+        by_period.setdefault(period, []).append(item_id)
+    sets = {f.period: f for f in faded}
+    for period, item_ids in by_period.items():
+        ids = sets.get(period, Faded(period)).ids().plus(item_ids)
+        sets[period] = Faded(period, ids.bits, ids.raw)
+    return tuple(sorted(sets.values()))
+
+
+def is_long_gone(state: UserState, now_ms: int, ttl_ms: int) -> bool:
+    """True when there is something to forget, and nothing was done by or for the user so long.
+
+    What the shop states may be newer or older: it is kept, and says nothing of the user's doing.
+    """
+    if not (state.activity or state.long or state.acts or state.texts or state.seen_region_ms):
+        return False
+    touched_ms = max(
+        activity_of(state.activity).last_ms if state.activity else 0,
+        state.long.as_of_ms if state.long else 0,
+        state.acts[-1].event_time_ms if state.acts else 0,
+        state.texts[-1].event_time_ms if state.texts else 0,
+        state.seen_region_ms,
+        state.recommended_ms,
+    )
+    return state.pending is None and now_ms - touched_ms > ttl_ms

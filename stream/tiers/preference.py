@@ -188,4 +188,5 @@ def _churn_rules(settings: Settings) -> ChurnRules:
         horizon_days=settings.churn_horizon_days,
         assess_s=settings.churn_assess_s,
         clock=settings.clock,
+        ttl_ms=round(settings.state_ttl_days * DAY_MS),
     )

@@ -15,7 +15,8 @@ from stream.agents.reports import BatchReport
 from stream.agents.work import Work
 from stream.core.churn import Thresholds, assessment_window
 from stream.core.drafts import user_key
-from stream.core.user_state import Stated, UserState, from_row, to_row
+from stream.core.user_rows import from_row, to_row
+from stream.core.user_state import Stated, UserState
 from stream.engine.commits import Committer, PartitionCommit
 from stream.messages import ChurnRisk
 
@@ -41,12 +42,13 @@ class Says:
 class Timer:
     """A table of users who do nothing, and the timer that looks at them."""
 
-    def __init__(self, folder: Path, clock: str = "wall") -> None:
+    def __init__(self, folder: Path, clock: str = "wall", ttl_ms: int = 0) -> None:
         self.table, self.outbox = new_table(folder), Outbox()
         self.committer = Committer(self.table, self.outbox, "user-state")
         self.model = Says()
-        self.now_ms, self.monotonic_s = NOW_MS, 0.0
-        rules = ChurnRules(Thresholds(0.4, 0.7, 0.05), 30, ROUND_S, clock)  # type: ignore[arg-type]
+        self.now_ms, self.monotonic_s, self.n_expired = NOW_MS, 0.0, 0
+        thresholds = Thresholds(0.4, 0.7, 0.05)
+        rules = ChurnRules(thresholds, 30, ROUND_S, clock, ttl_ms)  # type: ignore[arg-type]
         self.churn = Churn(self.model, self.committer, rules, lambda: self.monotonic_s)
 
     async def start(self, *users: str, state: UserState | None = None) -> None:
@@ -65,6 +67,7 @@ class Timer:
         work = Work(BatchReport("churn", 0))
         self.churn.assess_slice(work, self.table, 0, self.now_ms)
         await self.committer.commit(work.commits)
+        self.n_expired += work.report.n_expired
         return risks(self.outbox.sent[before:]), work.report.n_assessed["timer"]
 
     async def round(self) -> list[ChurnRisk]:
@@ -170,3 +173,65 @@ async def test_only_the_rows_whose_band_changed_are_written(timer: Timer) -> Non
     row = timer.table.rows(0, [b"u1"])[0]
     assert row is not None
     assert from_row(row).band == "medium"
+
+
+TTL_MS = 5_000_000
+
+
+def shopped(at_ms: int = NOW_MS, **fields: object) -> UserState:
+    activity = to_bytes(fold_activity(Activity(), "purchase", at_ms, 5.0, 1, None))
+    return UserState(activity=activity, **fields)  # type: ignore[arg-type]
+
+
+async def test_who_is_long_gone_leaves_the_store_and_the_changelog(tmp_path: Path) -> None:
+    timer = Timer(tmp_path, ttl_ms=TTL_MS)
+    await timer.start("u1", "u2", "u3")
+    await timer.round()
+    assert timer.n_expired == 0
+    timer.now_ms += TTL_MS
+    await timer.round()
+    assert timer.n_expired == 3
+    assert timer.table.rows(0, [b"u1", b"u2", b"u3"]) == [None, None, None]
+    last = {output.key: output.value for output in timer.outbox.of("user-state")}
+    assert [last[user] for user in (b"u1", b"u2", b"u3")] == [None, None, None]
+    await timer.round()
+    assert timer.n_expired == 3
+
+
+async def test_a_row_that_was_touched_since_stays(tmp_path: Path) -> None:
+    timer = Timer(tmp_path, ttl_ms=TTL_MS)
+    await timer.start("u1", state=shopped(recommended_ms=NOW_MS + TTL_MS))
+    timer.now_ms += TTL_MS
+    await timer.round()
+    assert timer.n_expired == 0
+    assert timer.table.rows(0, [b"u1"]) != [None]
+
+
+async def test_what_the_shop_states_outlives_what_the_user_did(tmp_path: Path) -> None:
+    timer = Timer(tmp_path, ttl_ms=TTL_MS)
+    stated = Stated(updated_ms=NOW_MS, interests="tea")
+    await timer.start("u1", state=shopped(stated=stated, offsets=(5, -1, -1, 2, 2)))
+    timer.now_ms += TTL_MS + 120_000
+    await timer.round()
+    row = timer.table.rows(0, [b"u1"])[0]
+    assert row is not None
+    assert from_row(row) == UserState(stated=stated, offsets=(5, -1, -1, 2, 2))
+    assert timer.n_expired == 1
+
+
+async def test_a_wish_not_to_be_profiled_does_not_expire(tmp_path: Path) -> None:
+    timer = Timer(tmp_path, ttl_ms=TTL_MS)
+    await timer.start("u1", state=UserState(stated=Stated(updated_ms=1, personalize=False)))
+    timer.now_ms += 100 * TTL_MS
+    await timer.round()
+    row = timer.table.rows(0, [b"u1"])[0]
+    assert row is not None
+    assert not from_row(row).stated.personalize
+
+
+async def test_without_a_limit_nobody_expires(timer: Timer) -> None:
+    await timer.start("u1")
+    timer.now_ms += 10**13
+    await timer.round()
+    assert timer.n_expired == 0
+    assert timer.table.rows(0, [b"u1"]) != [None]

@@ -19,9 +19,13 @@ from preference_stage import (
     risks,
 )
 
+from stream.agents.item_vectors import ItemVectors
 from stream.core.drafts import erasure_key
 from stream.core.events import Context
+from stream.core.user_rows import NewerRow, to_row
+from stream.core.user_state import Rules, UserState, long_interest
 from stream.delivery import DeliveryFailed, SourceMessage
+from stream.engine.commits import PartitionCommit
 from stream.engine.table import StoreFailed
 
 KAFKA_BYTES = 1_000_000
@@ -211,7 +215,11 @@ async def test_an_act_on_an_item_that_comes_later_counts_once_it_is_there(
     await bare(bare.act("tea", "impression"))
     after = bare.state()
     assert after is not None
-    assert after.acts[0].folded
+    assert after.acts == before.acts
+    rules = Rules.of(bare.settings)
+    both, weight = long_interest(after, ItemVectors(bare.catalogue), rules)
+    assert both is not None
+    assert weight == pytest.approx(rules.weights["click"] + rules.weights["impression"], abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["purchase", "dislike"])
@@ -451,7 +459,7 @@ async def test_who_does_not_want_to_be_profiled_is_neither_kept_nor_published(
     assert {o.topic for o in sent} <= {"user-state"}
     state = stage.state()
     assert state is not None
-    assert (state.acts, state.texts, state.long, state.bought) == ((), (), None, {})
+    assert (state.acts, state.texts, state.long, state.faded) == ((), (), None, ())
 
 
 async def test_who_wants_to_be_profiled_again_begins_anew(stage: PreferenceStage) -> None:
@@ -673,3 +681,44 @@ async def test_a_worker_does_not_touch_an_event_of_another_key(stage: Preference
     wrong = message("clickstream", interaction(user_id="u1"), 0, key=b"u2")
     assert len(dead(await stage(wrong))) == 1
     assert stage.state("u1") is None
+
+
+async def test_a_row_of_a_newer_version_stops_the_worker_and_stays(stage: PreferenceStage) -> None:
+    row = b"\x07" + to_row(UserState())[1:]
+    await stage.committer.commit([PartitionCommit(0, {b"u1": row})])
+    n_sent = len(stage.outbox.sent)
+    with pytest.raises(NewerRow, match="version 7"):
+        await stage(stage.act("tea", user_id="u2"), stage.act("boots"))
+    assert stage.table.rows(0, [b"u1"]) == [row]
+    assert len(stage.outbox.sent) == n_sent
+
+
+async def test_rows_are_measured_and_stay_within_their_bytes(tmp_path: Path) -> None:
+    stage = PreferenceStage(new_table(tmp_path), Outbox(), max_state_bytes=512)
+    stage.stock()
+    await stage.start()
+    for n in range(60):
+        await stage(stage.act(f"an item that nobody knows, number {n}"))
+    lengths = [length for report in stage.reports for length in report.row_bytes]
+    assert len(lengths) == 60
+    assert max(lengths) <= 512
+    stored = stage.table.read(0, [b"u1"])[0]
+    assert stored is not None
+    assert lengths[-1] == len(stored)
+    assert sum(report.n_trimmed for report in stage.reports) > 0
+
+
+async def test_what_was_bought_long_ago_within_the_window_is_not_shown_though_its_act_is_gone(
+    tmp_path: Path,
+) -> None:
+    stage = PreferenceStage(new_table(tmp_path), Outbox(), history_items=1, min_interval_ms=0)
+    stage.stock()
+    await stage.start()
+    await stage(stage.act("boots", "purchase"), stage.act("shoes", "purchase"))
+    await stage(stage.act("tea", "dislike"))
+    stage.now_ms += 1000
+    found = recommendations(await stage(stage.act("cup")))
+    assert [act.item_id for act in (stage.state() or UserState()).acts] == ["cup"]
+    shown = {item.item_id for r in found for item in r.items}
+    assert shown
+    assert not shown & {"boots", "shoes", "tea"}

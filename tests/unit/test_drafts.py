@@ -10,7 +10,8 @@ from builders import NOW_MS, interaction, message, user
 from stream.core.drafts import UserDraft, erasure_key, user_key
 from stream.core.fold import Sourced
 from stream.core.intake import Erasure, Taken, intake
-from stream.core.user_state import Rules, UserState, from_row, to_row
+from stream.core.user_rows import from_row, to_row
+from stream.core.user_state import Rules, UserState
 from stream.settings import load_settings
 
 RULES = Rules.of(load_settings())

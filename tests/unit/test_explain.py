@@ -35,16 +35,16 @@ def test_of_a_stranger_nothing_is_known():
 def test_what_is_known_is_told_newest_first_with_titles():
     state = UserState(
         acts=(
-            Act(NOW_MS, "i1", "view", 0.3, True),
-            Act(NOW_MS + 1000, "later", "click", 0.5, False),
+            Act(NOW_MS - 9, "i2", "purchase", 1.5),
+            Act(NOW_MS, "i1", "view", 0.3),
+            Act(NOW_MS + 1000, "later", "click", 0.5),
         ),
-        texts=(TextAct(NOW_MS, "warm boots", b"", 0.8),),
-        bought={"i2": NOW_MS},
+        texts=(TextAct(NOW_MS, "warm boots", b"\0\0", 0.8),),
         stated=Stated(region="eu", interests="tea"),
         band="high",
     )
     told = explained(state)
-    assert told.index("click            later  (item not known yet)") < told.index("Red boots")
+    assert told.index("click            later  (item not known)") < told.index("Red boots")
     for part in ("region: eu", "stated interests: tea", "“warm boots”", "bought: 紫砂壶", "high"):
         assert part in told
 

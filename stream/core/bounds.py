@@ -1,0 +1,237 @@
+"""bounds: a state kept within its counts and its bytes, by one rule.
+
+What leaves the recent acts and searches goes into the sum of the lasting interest, and what may
+not be recommended into hashes. The sum is rounded, so it is added to seldom: when an act that is
+not in it yet has to leave, all that wait go in together.
+
+Where a row is too long, the first step of ``_STEPS`` that still has something gives way, oldest
+first. What a purchase or a dislike excludes stays excluded: its hashes get shorter, so that other
+items are taken for it. Offsets, activity and what the shop states are never cut; a row that is
+too long by those is stored as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from msgspec.structs import replace
+
+from models.packed_vector import PackedSum
+from stream.core.user_rows import to_row
+from stream.core.user_state import (
+    NO_PERIOD,
+    PERIOD_MS,
+    STAMP_BYTES,
+    Act,
+    Faded,
+    Interest,
+    Rules,
+    UserState,
+    Vector,
+    fade,
+    rounded,
+)
+from stream.messages import Trigger
+
+#: Of the hash of an event id, so that two events of one user are hardly ever taken for one.
+ID_BYTES = 6
+
+#: What gives way, and how far, in this order. For ``faded`` the number is the bits of a hash.
+_STEPS: Final = (
+    ("texts", 1),
+    ("event_ids", 32),
+    ("acts", 24),
+    ("event_ids", 16),
+    ("faded", 16),
+    ("acts", 12),
+    ("event_ids", 8),
+    ("texts", 0),
+    ("faded", 8),
+    ("acts", 4),
+    ("event_ids", 4),
+    ("interests", 0),
+    ("acts", 0),
+    ("event_ids", 0),
+    ("long", 0),
+)
+#: A row that was too long is cut somewhat shorter than it may be, or every event would cut it.
+_SLACK_BYTES = 48
+#: An act beside its item id: time, kind and place.
+_ACT_BYTES = 6
+
+
+@dataclass(slots=True)
+class Added:
+    """What is to go into the sum of the lasting interest, decayed to ``as_of_ms``."""
+
+    half_life_ms: float
+    vector: Vector | None = None
+    weight: float = 0.0
+    as_of_ms: int = 0
+
+    def add(self, vector: Vector, weight: float, event_time_ms: int) -> None:
+        if self.vector is None:
+            self.vector, self.as_of_ms = np.zeros(len(vector), np.float32), event_time_ms
+        if event_time_ms > self.as_of_ms:
+            old = 0.5 ** ((event_time_ms - self.as_of_ms) / self.half_life_ms)
+            self.vector *= np.float32(old)
+            self.weight *= old
+            self.as_of_ms = event_time_ms
+        else:
+            weight *= 0.5 ** ((self.as_of_ms - event_time_ms) / self.half_life_ms)
+        self.vector += np.float32(weight) * vector
+        self.weight += weight
+
+    def into(self, interest: Interest | None, turn: int) -> Interest | None:
+        """Return the interest with what was added, rounded (see PackedSum)."""
+        if self.vector is None:
+            return interest
+        as_of_ms, weight = self.as_of_ms, self.weight
+        if interest is None:
+            summed = PackedSum.of(self.vector, turn)
+        else:
+            as_of_ms = max(as_of_ms, interest.as_of_ms)
+            old = 0.5 ** ((as_of_ms - interest.as_of_ms) / self.half_life_ms)
+            new = 0.5 ** ((as_of_ms - self.as_of_ms) / self.half_life_ms)
+            summed = interest.packed().decayed(old).plus(self.vector * np.float32(new), turn)
+            weight = interest.weight * old + self.weight * new
+        self.vector, self.weight, self.as_of_ms = None, 0.0, 0
+        return Interest(summed.values, summed.steps, summed.unit, rounded(weight), as_of_ms)
+
+
+def bounded(
+    state: UserState,
+    added: Added,
+    vectors: Mapping[str, Vector],
+    rules: Rules,
+    trigger: Trigger | None,
+) -> tuple[UserState, bool]:
+    """Return the state with ``added`` in it, cut to the counts and the bytes of the rules; and
+    whether the bytes made that necessary.
+
+    ``trigger`` is what the row may have to hold as pending on top.
+    """
+    bounding = _Bounding(added, vectors, rules)
+    state = bounding.keep(state, rules.history_items, rules.history_texts)
+    n_too_many = len(state.event_ids) - ID_BYTES * rules.event_id_memory
+    if n_too_many > 0:
+        state = replace(state, event_ids=state.event_ids[n_too_many:])
+    return bounding.cut(state, trigger or state.pending)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bounding:
+    added: Added
+    vectors: Mapping[str, Vector]
+    rules: Rules
+
+    def cut(self, state: UserState, pending: Trigger | None) -> tuple[UserState, bool]:
+        room = self.rules.max_state_bytes - STAMP_BYTES
+        if _at_most(state, pending) <= room or (n_bytes := _n_bytes(state, pending)) <= room:
+            return state, False
+        for step in _STEPS:
+            while (over := n_bytes - room + _SLACK_BYTES) > 0:
+                shorter = self._give_way(state, step, over)
+                if shorter is None:
+                    break
+                state, n_bytes = shorter, _n_bytes(shorter, pending)
+        return state, True
+
+    def _give_way(self, state: UserState, step: tuple[str, int], over: int) -> UserState | None:
+        what, least = step
+        if what == "acts" and (n := len(state.acts)) > least:
+            mean = sum(len(act.item_id) for act in state.acts) / n + _ACT_BYTES
+            return self.keep(state, max(least, n - 1 - int(over / mean)), len(state.texts))
+        if what == "texts" and len(state.texts) > least:
+            return self.keep(state, len(state.acts), len(state.texts) - 1)
+        if what == "event_ids" and (n := len(state.event_ids) // ID_BYTES) > least:
+            n_kept = max(least, n - 1 - over // ID_BYTES)
+            kept = state.event_ids[len(state.event_ids) - n_kept * ID_BYTES :]
+            return replace(state, event_ids=kept)
+        if what == "faded" and (faded := _shorter(state.faded, least)):
+            return replace(state, faded=faded)
+        if what == "interests" and state.stated.interests_vector:
+            return replace(state, stated=replace(state.stated, interests_vector=b""))
+        if what == "long" and state.long is not None:
+            return replace(state, long=None)
+        return None
+
+    def keep(self, state: UserState, n_acts: int, n_texts: int) -> UserState:
+        """Return the state with its newest acts and searches; what leaves them goes where it
+        belongs, and so does what was added."""
+        gone = state.acts[: max(len(state.acts) - n_acts, 0)]
+        gone_texts = state.texts[: max(len(state.texts) - n_texts, 0)]
+        if any(a.item_id in self.vectors for a in gone if not a.folded) or not all(
+            text.folded for text in gone_texts
+        ):
+            state = self._settled(state)
+        if gone or gone_texts:
+            state = replace(
+                state,
+                acts=state.acts[len(gone) :],
+                texts=state.texts[len(gone_texts) :],
+                faded=self._faded(state, gone),
+            )
+        if self.added.vector is not None:
+            state = replace(state, long=self.added.into(state.long, sum(state.offsets)))
+        return state
+
+    def _settled(self, state: UserState) -> UserState:
+        """Put all acts and searches that wait, and can, into the sum."""
+        acts = []
+        for act in state.acts:
+            if not act.folded and act.item_id in self.vectors:
+                self.added.add(self.vectors[act.item_id], act.weight, act.event_time_ms)
+                act = replace(act, folded=True)
+            acts.append(act)
+        for text in state.texts:
+            if not text.folded:
+                self.added.add(text.array(), text.weight, text.event_time_ms)
+        texts = tuple(replace(text, folded=True) for text in state.texts)
+        return replace(state, acts=tuple(acts), texts=texts)
+
+    def _faded(self, state: UserState, gone: tuple[Act, ...]) -> tuple[Faded, ...]:
+        newest_ms = max((act.event_time_ms for act in state.acts), default=0)
+        oldest = int(newest_ms - self.rules.purchase_exclusion_ms) // PERIOD_MS
+        left = [
+            (act.event_time_ms // PERIOD_MS if act.kind == "purchase" else NO_PERIOD, act.item_id)
+            for act in gone
+            if act.kind in ("purchase", "dislike")
+        ]
+        faded = fade(state.faded, left) if left else state.faded
+        return tuple(f for f in faded if f.period >= oldest or f.period == NO_PERIOD)
+
+
+def _shorter(faded: tuple[Faded, ...], least_bits: int) -> tuple[Faded, ...] | None:
+    """Return the sets with the longest of them made shorter, None when none can be."""
+    for one in sorted(faded, key=lambda f: -len(f.raw)):
+        ids = one.ids().coarser() if one.bits > least_bits else None
+        if ids is not None and ids.bits >= least_bits:
+            shorter = Faded(one.period, ids.bits, ids.raw)
+            return tuple(sorted(shorter if f is one else f for f in faded))
+    return None
+
+
+def _at_most(state: UserState, pending: Trigger | None) -> int:
+    """Return a length that the row does not exceed, without writing it."""
+    words = [state.seen_region, state.stated.region, state.stated.locale, state.stated.interests]
+    words += [text.text for text in state.texts]
+    words += [act.item_id for act in state.acts]
+    words.append(pending.event_id if pending else None)
+    n_bytes = len("".join(filter(None, words)).encode())
+    n_bytes += len(state.event_ids) + len(state.stated.interests_vector)
+    n_bytes += sum(len(text.vector) + 32 for text in state.texts)
+    n_bytes += sum(len(f.raw) + 10 for f in state.faded)
+    if state.long is not None:
+        n_bytes += len(state.long.values) + len(state.long.steps) + 32
+    # Each act: 3 bytes about its id, 9 of time, 2 of kind, 2 of place, 20 if no other is like it.
+    n_kinds = len({(act.kind, act.weight) for act in state.acts})
+    return n_bytes + 16 * len(state.acts) + 24 * n_kinds + 300
+
+
+def _n_bytes(state: UserState, pending: Trigger | None) -> int:
+    """Return the length of the row, as long as it can be before the next event is folded."""
+    return len(to_row(replace(state, pending=pending, recommended_ms=0, band="medium")))

@@ -1,0 +1,304 @@
+"""UserState <-> its row: a version byte, a byte of flags, then MessagePack of columns.
+
+Version 2. Times are told as differences, ids without repeats and in six bits a character where
+their letters allow it; vectors come as they are in the state. Rows of version 1 are read too.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import accumulate
+from operator import sub
+from typing import Any, Final, get_args
+
+import msgspec
+from msgspec import Struct
+
+from models.activity import ACTIVITY_BYTES
+from stream.core import user_rows_v1
+from stream.core.packed_ids import pack_ids, unpack_ids
+from stream.core.user_state import SOURCES, Act, Faded, Interest, Stated, TextAct, UserState
+from stream.messages import Band, Trigger
+
+VERSION = 2
+_HAS_PENDING = 1
+_DUE, _NOT_DUE = bytes((VERSION, _HAS_PENDING)), bytes((VERSION, 0))
+_BAND_NAMES: Final[tuple[Band | None, ...]] = (None, *get_args(Band))
+_BANDS = {band: number for number, band in enumerate(_BAND_NAMES)}
+_NO_STATED = Stated()
+_SUM = struct.Struct("<ffH")
+_ACTIVITY = struct.Struct("<4q5Q4d")
+
+
+#: What reading bytes that nobody wrote may raise.
+_DAMAGE = (
+    msgspec.DecodeError,
+    struct.error,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RecursionError,
+)
+
+
+class BadRow(ValueError):
+    """A stored row that cannot be read."""
+
+
+class NewerRow(BadRow):
+    """A row of a version that this program does not know: it must not be written over."""
+
+
+class _Acts(Struct, frozen=True, array_like=True, gc=False):
+    """The acts, oldest first, by columns."""
+
+    item_ids: bytes
+    places: bytes  # in item_ids, one byte an act or two; empty when each has its own item
+    kinds: bytes  # the same: number in kind_names * 2, plus 1 when folded
+    kind_names: list[str]
+    kind_weights: bytes
+    times: list[int]  # the first as so much before the base, others after the one before
+
+
+class _Row(Struct, frozen=True, array_like=True, gc=False):
+    """``base_ms`` is the latest event time; ``*_ago`` are told from it, see ``_ago``."""
+
+    base_ms: int
+    offsets: tuple[int, ...]
+    activity: tuple[int | float | bytes, ...]
+    event_ids: bytes
+    acts: _Acts | None
+    long: tuple[bytes, bytes, int] | None
+    texts: tuple[tuple[int, str, bytes, float, bool], ...]
+    faded: tuple[Faded, ...]
+    stated: Stated | None
+    region: str | None
+    region_ago: int
+    pending: tuple[int, int, int, str, int] | None
+    recommended_ago: int
+    band: int
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Row)
+
+
+def to_row(state: UserState) -> bytes:
+    """Return the row of a state."""
+    acts, long, stated = state.acts, state.long, state.stated
+    activity = _ACTIVITY.unpack_from(state.activity) if state.activity else None
+    base_ms = max(
+        acts[-1].event_time_ms if acts else 0,
+        activity[1] if activity else 0,
+        long.as_of_ms if long else 0,
+        state.seen_region_ms,
+    )
+    row = _Row(
+        base_ms,
+        state.offsets,
+        _activity_columns(activity, state.activity, base_ms) if activity else (),
+        state.event_ids,
+        _act_columns(acts, base_ms) if acts else None,
+        _sum_columns(long, base_ms) if long else None,
+        tuple([_text_columns(text, base_ms) for text in state.texts]) if state.texts else (),
+        state.faded,
+        None if stated is _NO_STATED or stated == _NO_STATED else stated,
+        state.seen_region,
+        _ago(state.seen_region_ms, base_ms),
+        _pending_columns(state.pending) if state.pending else None,
+        _ago(state.recommended_ms, base_ms),
+        _BANDS[state.band],
+    )
+    return (_DUE if state.pending else _NOT_DUE) + _encoder.encode(row)
+
+
+def from_row(row: bytes) -> UserState:
+    """Return the state of a row; raises NewerRow for a version not known here, or BadRow."""
+    version = _version(row)
+    try:
+        if version == 1:
+            return user_rows_v1.state_of(row)
+        return _state(_decoder.decode(memoryview(row)[2:]))
+    except _DAMAGE as error:
+        raise BadRow(f"damaged user row of version {version}: {error}") from None
+
+
+def has_pending(row: bytes) -> bool:
+    """True when a recommendation is due to the row's user; raises as ``from_row`` does."""
+    if _version(row) == 1:
+        return from_row(row).pending is not None
+    return bool(row[1] & _HAS_PENDING)
+
+
+def _version(row: bytes) -> int:
+    if len(row) < 2:
+        raise BadRow(f"expected a user row, got {len(row)} bytes")
+    if not 1 <= row[0] <= VERSION:
+        raise NewerRow(
+            f"expected a user row of version {VERSION} or earlier, got version {row[0]}: "
+            "was it written by a newer prefstream?"
+        )
+    return row[0]
+
+
+def _state(row: _Row) -> UserState:
+    base_ms = row.base_ms
+    return UserState(
+        offsets=row.offsets,
+        long=None if row.long is None else _interest(row.long, base_ms),
+        acts=_acts(row.acts, base_ms) if row.acts else (),
+        texts=tuple(
+            [
+                TextAct(base_ms - ago, t, v, weight, folded)
+                for ago, t, v, weight, folded in row.texts
+            ]
+        ),
+        faded=row.faded,
+        activity=_activity(row.activity, base_ms) if row.activity else b"",
+        event_ids=row.event_ids,
+        stated=row.stated or _NO_STATED,
+        seen_region=row.region,
+        seen_region_ms=_at(row.region_ago, base_ms),
+        pending=_pending(row.pending),
+        recommended_ms=_at(row.recommended_ago, base_ms),
+        band=_BAND_NAMES[row.band],
+    )
+
+
+def _act_columns(acts: tuple[Act, ...], base_ms: int) -> _Acts:
+    item_ids = [act.item_id for act in acts]
+    distinct = dict.fromkeys(item_ids)
+    places = b""
+    if len(distinct) < len(item_ids):
+        place_of = {item_id: place for place, item_id in enumerate(distinct)}
+        places = _small([place_of[item_id] for item_id in item_ids])
+        item_ids = list(distinct)
+    of_acts = [(act.kind, act.weight) for act in acts]
+    kinds = {kind: 2 * number for number, kind in enumerate(dict.fromkeys(of_acts))}
+    times = [act.event_time_ms for act in acts]
+    return _Acts(
+        pack_ids(item_ids),
+        places,
+        _small([kinds[kind] + act.folded for kind, act in zip(of_acts, acts, strict=True)]),
+        [kind for kind, _ in kinds],
+        struct.pack(f"<{len(kinds)}f", *[weight for _, weight in kinds]),
+        [base_ms - times[0], *map(sub, times[1:], times)],
+    )
+
+
+def _acts(columns: _Acts, base_ms: int) -> tuple[Act, ...]:
+    n = len(columns.times)
+    item_ids = unpack_ids(columns.item_ids)
+    if columns.places:
+        item_ids = [item_ids[place] for place in _numbers(columns.places, n)]
+    numbers = _numbers(columns.kinds, n)
+    weights = struct.unpack(f"<{len(columns.kind_names)}f", columns.kind_weights)
+    first, *later = columns.times
+    if not len(item_ids) == len(numbers) == n:
+        raise ValueError("columns of different lengths")
+    return tuple(
+        map(
+            Act,
+            accumulate(later, initial=base_ms - first),
+            item_ids,
+            [columns.kind_names[number >> 1] for number in numbers],
+            [weights[number >> 1] for number in numbers],
+            [number & 1 == 1 for number in numbers],
+        )
+    )
+
+
+def _text_columns(text: TextAct, base_ms: int) -> tuple[int, str, bytes, float, bool]:
+    return base_ms - text.event_time_ms, text.text, text.vector, text.weight, text.folded
+
+
+def _small(numbers: list[int]) -> bytes:
+    """Return one byte a number, or two where one is above 255."""
+    if max(numbers, default=0) < 256:
+        return bytes(numbers)
+    return struct.pack(f"<{len(numbers)}H", *numbers)
+
+
+def _numbers(raw: bytes, n: int) -> bytes | tuple[int, ...]:
+    return raw if len(raw) == n else struct.unpack(f"<{n}H", raw)
+
+
+def _ago(at_ms: int, base_ms: int) -> int:
+    """Return 0 for 0, never; else how long before the base, pushed up or down past 0."""
+    if not at_ms:
+        return 0
+    return base_ms - at_ms + 1 if at_ms <= base_ms else base_ms - at_ms
+
+
+def _at(ago: int, base_ms: int) -> int:
+    if not ago:
+        return 0
+    return base_ms - ago + 1 if ago > 0 else base_ms - ago
+
+
+def _activity_columns(
+    numbers: tuple[Any, ...], raw: bytes, base_ms: int
+) -> tuple[int | float | bytes, ...]:
+    first, last, first_bought, last_bought, *counts, spend, short, long, satisfaction = numbers
+    # A sum that is still 0 takes one byte as a whole number, nine as what it is.
+    return (
+        _ago(first, base_ms),
+        _ago(last, base_ms),
+        _ago(first_bought, base_ms),
+        _ago(last_bought, base_ms),
+        *counts,
+        spend or 0,
+        short or 0,
+        long or 0,
+        satisfaction or 0,
+        raw[_ACTIVITY.size :].rstrip(b"\0"),
+    )
+
+
+def _activity(columns: tuple[Any, ...], base_ms: int) -> bytes:
+    first, last, first_bought, last_bought, *numbers, days = columns
+    head = _ACTIVITY.pack(
+        _at(first, base_ms),
+        _at(last, base_ms),
+        _at(first_bought, base_ms),
+        _at(last_bought, base_ms),
+        *numbers,
+    )
+    if len(head) + len(days) > ACTIVITY_BYTES:
+        raise ValueError(f"expected {ACTIVITY_BYTES} bytes of activity at most")
+    return head + bytes(days).ljust(ACTIVITY_BYTES - len(head), b"\0")
+
+
+def _sum_columns(interest: Interest, base_ms: int) -> tuple[bytes, bytes, int]:
+    head = _SUM.pack(interest.unit, interest.weight, len(interest.steps))
+    return head + interest.steps, interest.values, base_ms - interest.as_of_ms
+
+
+def _interest(columns: tuple[bytes, bytes, int], base_ms: int) -> Interest:
+    head, values, ago = columns
+    unit, weight, n_steps = _SUM.unpack_from(head)
+    steps = head[_SUM.size :]
+    if len(steps) != n_steps:
+        raise ValueError(f"expected {n_steps} steps, got {len(steps)}")
+    return Interest(values, steps, unit, weight, base_ms - ago)
+
+
+def _pending_columns(pending: Trigger | None) -> tuple[int, int, int, str, int] | None:
+    if pending is None:
+        return None
+    source = SOURCES.index(pending.topic)
+    return source, pending.partition, pending.offset, pending.event_id, pending.event_time_ms
+
+
+def _pending(columns: tuple[int, int, int, str, int] | None) -> Trigger | None:
+    if columns is None:
+        return None
+    source, partition, offset, event_id, event_time_ms = columns
+    return Trigger(
+        topic=SOURCES[source],
+        partition=partition,
+        offset=offset,
+        event_id=event_id,
+        event_time_ms=event_time_ms,
+    )

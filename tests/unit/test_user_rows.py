@@ -1,0 +1,127 @@
+"""Rows of users: their versions, and that nothing of an older one is lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from builders import NOW_MS
+
+from models.activity import from_bytes as activity_of
+from stream.core.user_rows import BadRow, NewerRow, from_row, has_pending, to_row
+from stream.core.user_state import Act, Rules, Stated, UserState, long_interest, profile_of
+from stream.messages import Trigger
+from stream.settings import load_settings
+
+RULES = Rules.of(load_settings())
+#: As version 1 wrote it, with four dimensions: acts on boots and a hat in the history, a cup that
+#: was bought and a lamp that was disliked before those, a search, stated interests.
+VERSION_1 = bytes.fromhex(
+    "01dc0010950307ff040493c410f7ffff3ed5a3b03f1c85eb3ff2ffbf3fcb401133329460823ccf00000199c8"
+    "2cbc7c93c410c0f2ff3eb8a0b03ff680eb3f9becbf3fcb40113253e3fb0a93cf00000199c82cbc7c9295cf00"
+    "000199c82cb448a5626f6f7473a5636c69636bcb3fe0000000000000c395cf00000199c82cb830a3686174a8"
+    "7075726368617365cb3ff8000000000000c39194cf00000199c82cbc7ca87761726d20686174c4080000cd38"
+    "663a0000cb3fe999999999999a82a3637570cf00000199c82cac78a3686174cf00000199c82cb83081a46c61"
+    "6d70cf00000199c82cb060c4a878ac2cc8990100007cbc2cc89901000078ac2cc89901000030b82cc8990100"
+    "0005000000000000000200000000000000020000000000000000000000000000000100000000000000000000"
+    "0000002440591b1ee0fcff13405224aea2ffff13400000000000000000010000000000000000000000000000"
+    "0000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+    "0000000000c418aef9743acab69de68244bcb2cb9bd553c937bed0f69c59e696cf00000199c82cc000c3c0c0"
+    "a3746561c408000000000000003ca56e6f727468cf00000199c82cb44885a5746f706963a57573657273a970"
+    "6172746974696f6e00a66f666673657404a86576656e745f6964a775736572733a34ad6576656e745f74696d"
+    "655f6d73cf00000199c82cc000cf00000199c82cbfffa468696768ff"
+)
+TRIGGER = Trigger(topic="reviews", partition=3, offset=70, event_id="r70", event_time_ms=NOW_MS)
+
+
+def test_a_row_of_version_1_says_what_it_said():
+    state = from_row(VERSION_1)
+    assert state.offsets == (3, 7, -1, 4, 4)
+    assert [(a.item_id, a.kind, a.folded) for a in state.acts] == [
+        ("boots", "click", True),
+        ("hat", "purchase", True),
+    ]
+    profile = profile_of(state, {}, NOW_MS, RULES)
+    assert profile.exclude == {"hat"}
+    assert profile.exclude_hashed is not None
+    assert "cup" in profile.exclude_hashed
+    assert "lamp" in profile.exclude_hashed
+    assert "boots" not in profile.exclude_hashed
+    assert [(text.kind, text.text) for text in profile.texts] == [
+        ("interest", "tea"),
+        ("search", "warm hat"),
+    ]
+    np.testing.assert_allclose(profile.texts[1].vector, [0, 0.6, 0.8, 0], atol=0.1)
+    assert activity_of(state.activity).n_purchases == 2
+    assert (state.band, state.seen_region, state.recommended_ms) == ("high", "north", NOW_MS - 1)
+    assert state.pending is not None
+    assert state.pending.event_id == "users:4"
+    assert has_pending(VERSION_1)
+
+
+def test_the_interest_of_version_1_is_kept_but_for_its_rounding():
+    interest, weight = long_interest(from_row(VERSION_1), {}, RULES)
+    np.testing.assert_allclose(interest, [0.5, 1.38, 1.84, 1.5], atol=0.02)
+    assert weight == pytest.approx(4.3, rel=1e-4)
+
+
+def test_event_ids_that_version_1_remembers_are_recognised():
+    from stream.core.fold import _event_hash
+
+    assert _event_hash("clickstream", "e3") in from_row(VERSION_1).event_ids
+
+
+def test_a_row_of_version_1_is_written_as_one_of_version_2():
+    state = from_row(VERSION_1)
+    row = to_row(state)
+    assert row[0] == 2
+    assert from_row(row) == state
+
+
+@pytest.mark.parametrize("version", [0, 3, 9, 255])
+def test_a_row_of_an_unknown_version_is_refused_by_name(version):
+    row = bytes((version,)) + to_row(UserState())[1:]
+    for read in (from_row, has_pending):
+        with pytest.raises(NewerRow, match=rf"version 2 or earlier, got version {version}\b"):
+            read(row)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\x02", id="a version alone"),
+        pytest.param(to_row(UserState())[:-1], id="cut short"),
+        pytest.param(VERSION_1[:-4], id="version 1, cut short"),
+        pytest.param(to_row(UserState()) + b"x", id="too long"),
+        pytest.param(
+            to_row(UserState(acts=(Act(NOW_MS, "i1", "view", 0.5),))).replace(b"view", b"\xff\xff"),
+            id="not text",
+        ),
+    ],
+)
+def test_a_damaged_row_is_refused(row):
+    with pytest.raises(BadRow):
+        from_row(row)
+
+
+def test_a_due_recommendation_shows_without_reading_the_row():
+    state = UserState(pending=TRIGGER)
+    assert has_pending(to_row(state))
+    assert from_row(to_row(state)).pending == TRIGGER
+    assert not has_pending(to_row(UserState()))
+
+
+def test_times_may_lie_before_and_after_the_latest_event():
+    for recommended_ms in (0, 1, NOW_MS - 1, NOW_MS, NOW_MS + 1, 2 * NOW_MS):
+        state = UserState(
+            acts=(Act(NOW_MS, "i1", "view", 0.5),),
+            recommended_ms=recommended_ms,
+            stated=Stated(updated_ms=2 * NOW_MS),
+        )
+        assert from_row(to_row(state)) == state
+
+
+def test_many_acts_on_many_items_are_told_apart():
+    acts = tuple(Act(NOW_MS + n, f"item {n % 300}", "view", 0.5) for n in range(500))
+    state = UserState(acts=acts)
+    assert from_row(to_row(state)) == state
