@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 
@@ -53,8 +54,7 @@ class Profile:
         return not self.items and not any(text.kind == "search" for text in self.texts)
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """Why an item was picked; ``weight`` is the share of the score it explains, 0..1."""
 
     kind: str
@@ -63,8 +63,7 @@ class Reason:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(Struct, frozen=True):
     item_id: str
     score: float
     source: str
