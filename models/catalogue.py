@@ -191,6 +191,10 @@ class Catalogue:
             raise IndexError(f"expected a row from 0, got {row}")
         return self._ids[row]
 
+    def item_ids(self, rows: Rows) -> list[str]:
+        """Return the items of rows that this catalogue has given out."""
+        return [self._ids[row] for row in rows.tolist()]
+
     def facts(self, item_id: str) -> ItemFacts | None:
         """Return what the shop says of an item, None when it says nothing (any more)."""
         return self._facts.get(self._row_of.get(item_id, PADDING))

@@ -22,11 +22,11 @@ from models.item_index import PADDING, ItemIndex, Vectors, check_dim, nothing_fo
 from models.slab import Rows, Slab
 
 #: Flat up to here: 2 ms a search; IVF is faster above, at the price of some recall.
-IVF_FROM_ITEMS = 30_000
+IVF_FROM_ITEMS = 5_000
 
 _BLAS_FROM_QUERIES = 8
 #: For so few, a matrix-vector product and a partition take a fourth of the time of FAISS's scan.
-_SCAN_UP_TO_QUERIES = 2
+_SCAN_UP_TO_QUERIES = 4
 #: FAISS's GPU kernels return at most this many.
 _GPU_MAX_K = 2048
 
@@ -82,7 +82,7 @@ class IvfIndex:
     """
 
     def __init__(
-        self, dim: int, expected_items: int, *, target_recall: float = 0.97, threads: int = 1
+        self, dim: int, expected_items: int, *, target_recall: float = 0.98, threads: int = 1
     ) -> None:
         self.dim = dim
         self._threads = threads

@@ -10,8 +10,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryItem:
+class HistoryItem(Struct, frozen=True):
     """One act on an item; ``weight`` > 0 speaks for it, < 0 against."""
 
     item_id: str
@@ -19,8 +18,7 @@ class HistoryItem:
     event_time_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryText:
+class HistoryText(Struct, frozen=True):
     """One text of the shopper, with its unit vector, shape (dim,)."""
 
     kind: Literal["search", "interest"]
