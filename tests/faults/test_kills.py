@@ -1,0 +1,59 @@
+"""Faults 1, 2, 3, 6, 7: workers that are killed, stopped, hang, come and go, or freeze."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from faults.arena import Arena
+from faults.trial import SETTINGS
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
+#: What is killed: any process of the three, or all of them at once.
+VICTIMS = ("preference", "preference", "encode", "neighbours", None)
+
+
+def kill_at_random(arena: Arena, store: str, kills: int, seed: int) -> None:
+    rng = random.Random(seed)
+    with arena.trial("01 worker killed at random", store=store, seed=seed) as trial:
+        trial.load(300)
+        # Under load all the time, and more of it than is done between two kills.
+        sending = trial.load_in_background(kills * 1500, per_s=300)
+        for n in range(kills):
+            time.sleep(rng.uniform(0.1, 2.5))
+            trial.worker.kill(rng.choice(VICTIMS))
+            trial.recovered_s(trial.worker, since=n + 1)
+        sending.join()
+        trial.finish_now(60)
+        trial.note = f"{kills} kills, {len(trial.worker.ends)} ends"
+
+
+@pytest.mark.short
+def test_01_a_worker_killed_at_random_loses_and_doubles_nothing(arena, store):
+    kill_at_random(arena, store, kills=3, seed=11)
+
+
+@pytest.mark.timeout(600)
+def test_01_a_worker_killed_twenty_times_loses_and_doubles_nothing(arena, store):
+    kill_at_random(arena, store, kills=20, seed=12)
+
+
+@pytest.mark.short
+def test_02_a_worker_stopped_under_load_ends_in_time_and_with_exit_0(arena):
+    with arena.trial("02 stopped under load") as trial:
+        sending = trial.load_in_background(3000, per_s=600)
+        time.sleep(2)
+        started = time.monotonic()
+        code = trial.worker.stop()
+        took_s = time.monotonic() - started
+        assert code == 0, trial.worker.tail()
+        assert took_s < 20, f"stopping took {took_s:.1f} s"
+        again = trial.to_be_read_again()
+        assert again <= int(SETTINGS["PREFSTREAM_BATCH_MAX"]), f"{again} events will be read again"
+        trial.worker.start()
+        trial.recovered_s(trial.worker, since=1)
+        sending.join()
+        trial.note = f"stopped in {took_s:.1f} s, {again} events read again"

@@ -1,0 +1,294 @@
+"""Trial: one run of one fault, from empty topics to the verdict."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from confluent_kafka import Consumer, TopicPartition
+
+from faults.cluster import Admin
+from faults.generator import HOSTILE, Message, Mix, Shop, Shoppers
+from faults.model import tiny_model
+from faults.oracle import Evidence, Finding, judge
+from faults.reference import Place, Read, Sources
+from faults.rows import replayed, state_of
+from faults.supervisor import Supervised
+from stream.engine.stores import unstamp
+from stream.engine.table import CONTROL
+from stream.messages import read_embedded_text, read_item_embedding
+
+SOURCE_TOPICS = ("clickstream", "searches", "reviews", "users", "items")
+GROUPS = {
+    "prefstream-encode": ("items", "searches", "reviews", "users"),
+    "prefstream-preference": ("clickstream", "embedded-texts", "users"),
+    "prefstream-neighbours": ("item-pairs",),
+}
+MIN_INTERVAL_MS = 250
+#: Small lists and short waits: a run is to be judged in seconds on two cores.
+SETTINGS = {
+    "PREFSTREAM_MIN_INTERVAL_MS": str(MIN_INTERVAL_MS),
+    "PREFSTREAM_NEIGHBOURS_INTERVAL_MS": "300",
+    "PREFSTREAM_SESSION_TIMEOUT_S": "6",
+    "PREFSTREAM_TOP_K": "5",
+    "PREFSTREAM_N_CANDIDATES": "20",
+    "PREFSTREAM_BATCH_MAX": "200",
+}
+
+
+@dataclass
+class Trial:
+    """Topics, a shop and workers of one run; its parts are there for the fault to use."""
+
+    broker: str
+    folder: Path
+    store: str = "rocksdb"
+    seed: int = 1
+    settings: Mapping[str, str] = field(default_factory=dict)
+    inject: Mapping[str, str] = field(default_factory=dict)
+    n_users: int = 120
+    replicas: int = 1
+    prefix: str = field(default_factory=lambda: f"f{uuid.uuid4().hex[:8]}-")
+    #: What the judge must know: see Evidence.
+    erased: set[str] = field(default_factory=set)
+    failing: set[Place] = field(default_factory=set)
+    recoveries_s: list[float] = field(default_factory=list)
+    verdict: list[Finding] | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        self.shoppers = Shoppers(self.seed, self.n_users)
+        self.admin = Admin(self.broker, self.prefix)
+        self.shop = Shop(self.broker, self.prefix)
+        self.workers: list[Supervised] = []
+        self.worker = self.another_worker("w1")
+        self._outputs: _Outputs | None = None
+
+    def another_worker(self, name: str, **settings: str) -> Supervised:
+        """Return a worker of this run that is not started yet, with a state folder of its own."""
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        own = {
+            **SETTINGS,
+            "PREFSTREAM_INSTANCE_ID": name,
+            "PREFSTREAM_STORE": self.store,
+            "PREFSTREAM_ENCODER": str(tiny_model(self.folder)),
+            "PREFSTREAM_REPLICATION_FACTOR": str(self.replicas),
+            **self.settings,
+            **settings,
+        }
+        worker = Supervised(self.broker, self.prefix, folder, own, inject=dict(self.inject))
+        self.workers.append(worker)
+        return worker
+
+    # What happens -------------------------------------------------------------------------------
+
+    def open(self) -> Trial:
+        """Make the topics, start the worker, load the catalogue and wait until it is served."""
+        self.worker.command("topics", "create")
+        self.worker.start()
+        self.load_catalogue()
+        self._outputs = _Outputs(self.broker, self.prefix)
+        return self
+
+    def load_catalogue(self) -> None:
+        catalogue = self.shoppers.catalogue()
+        self.shop.send(catalogue)
+        self.shop.send(self.shoppers.records())
+        self.shop.flush()
+
+        def served() -> bool:
+            indexed = self.worker.metric("preference", "prefstream_index_items")
+            return indexed == len(catalogue)
+
+        self.worker.until(served, "the catalogue served")
+
+    def load(self, n: int, mix: Mix = HOSTILE, per_s: float = 0.0) -> None:
+        """Send ``n`` events and wait until the broker has them."""
+        self.shop.send(self.shoppers.events(n, mix), per_s)
+        self.shop.flush()
+
+    def load_in_background(self, n: int, per_s: float, mix: Mix = HOSTILE) -> threading.Thread:
+        return self.shop.in_background(self.shoppers.events(n, mix), per_s)
+
+    def recovered_s(self, worker: Supervised, since: int, timeout_s: float = 60) -> float:
+        """Return seconds from a worker's start number ``since`` to the first output after it."""
+        assert self._outputs
+        worker.until(lambda: len(worker.starts) > since, "started again", timeout_s)
+        started = worker.starts[since]
+        at = self._outputs.first_after(started, timeout_s)
+        self.recoveries_s.append(at - started)
+        return at - started
+
+    # What is judged -----------------------------------------------------------------------------
+
+    def finish(self, deadline_s: float = 60, live: bool = True) -> list[Finding]:
+        """Send what is still to be sent, let the stream drain, and judge."""
+        self.shop.flush()
+        drained_s = self.drained(deadline_s)
+        if self._outputs:
+            self._outputs.stop()
+        evidence = self.evidence(drained_s, deadline_s, live)
+        return judge(evidence)
+
+    def finish_now(self, deadline_s: float = 60, live: bool = True) -> None:
+        """Judge now, with the workers as they are; the arena judges what was not judged."""
+        self.verdict = self.finish(deadline_s, live)
+
+    def drained(self, deadline_s: float) -> float | None:
+        """Return after how many seconds every group had committed all there is; None: never."""
+        started = time.monotonic()
+        before: Any = None
+        while time.monotonic() - started < deadline_s:
+            offsets = self.offsets()
+            done = all(committed == end or not end for committed, end in offsets.values())
+            if done and offsets == before:
+                # Lists that were put off come out within the interval.
+                time.sleep(2 * MIN_INTERVAL_MS / 1000)
+                if self.offsets() == offsets:
+                    return time.monotonic() - started
+            before = offsets if done else None
+            time.sleep(0.4)
+        return None
+
+    def offsets(self) -> dict[tuple[str, str, int], tuple[int, int]]:
+        """Return committed offset and log end of each partition that a group reads."""
+        ends = self.admin.ends([topic for topics in GROUPS.values() for topic in topics])
+        found = {}
+        for group, topics in GROUPS.items():
+            committed = self.admin.committed(group)
+            for place, end in ends.items():
+                if place[0] in topics:
+                    found[group, *place] = (committed.get(place, -1), end)
+        return found
+
+    def to_be_read_again(self) -> int:
+        """Return how many acts the rows reflect already, but no commit covers."""
+        reflected: dict[int, int] = {}
+        for record in self.admin.read("user-state"):
+            if record.value() is not None and not record.key().startswith(CONTROL):
+                offset = state_of(unstamp(record.value())[1])["offsets"].get("clickstream", -1)
+                partition = record.partition()
+                reflected[partition] = max(offset, reflected.get(partition, -1))
+        committed = self.admin.committed("prefstream-preference")
+        return sum(
+            max(0, offset + 1 - max(0, committed.get(("clickstream", partition), 0)))
+            for partition, offset in reflected.items()
+        )
+
+    def sources(self) -> Sources:
+        """Read the source topics and the vectors that the encoder published."""
+        records = [
+            Read(
+                (topic, record.partition(), record.offset()),
+                record.timestamp()[1],
+                record.key() or b"",
+                record.value(),
+            )
+            for topic in SOURCE_TOPICS
+            for record in self.admin.read(topic)
+        ]
+        items: dict[str, Any] = {}
+        for record in self.admin.read("item-embeddings"):
+            if record.value() is None:
+                items.pop(record.key().decode(), None)
+                continue
+            embedding = read_item_embedding(record.value())
+            items[embedding.item_id] = np.frombuffer(embedding.vector, "<f2").astype(np.float64)
+        texts: dict[Place, bytes] = {}
+        for record in self.admin.read("embedded-texts"):
+            text = read_embedded_text(record.value())
+            place = text.source.topic, text.source.partition, text.source.offset
+            texts.setdefault(place, text.vector)
+        dead = {sent.place for sent in self.shop.log if sent.message.fate == "dead"}
+        return Sources(records, items, texts, frozenset(dead | self.failing))
+
+    def evidence(self, drained_s: float | None, deadline_s: float, live: bool) -> Evidence:
+        return Evidence(
+            sent=self.shop.log,
+            sources=self.sources(),
+            live=self.live_rows() if live else None,
+            replayed=replayed(self.admin.read("user-state")),
+            recommendations=self.admin.read("recommendations"),
+            churn_risks=self.admin.read("churn-risk"),
+            dead_letters=self.admin.read("dead-letters"),
+            offsets=self.offsets(),
+            drained_s=drained_s,
+            deadline_s=deadline_s,
+            min_interval_ms=MIN_INTERVAL_MS,
+            erased=frozenset(self.erased),
+            failing=frozenset(self.failing),
+        )
+
+    def live_rows(self) -> dict[str, bytes]:
+        """Return the user rows that the running workers hold; each partition has one owner."""
+        rows: dict[str, bytes] = {}
+        owners: dict[int, str] = {}
+        for worker in self.workers:
+            if not (worker.process and worker.process.poll() is None):
+                continue
+            for partition, of_it in worker.rows()["user-state"].items():
+                assert partition not in owners, f"partition {partition} has two owners"
+                owners[partition] = worker.folder.name
+                rows |= {key.decode(): row for key, row in of_it.items()}
+        return rows
+
+    def close(self) -> None:
+        if self._outputs:
+            self._outputs.stop()
+        for worker in self.workers:
+            worker.end()
+
+    def send(self, messages: Iterable[Message]) -> None:
+        self.shop.send(messages)
+        self.shop.flush()
+
+
+class _Outputs:
+    """Follows ``recommendations`` and notes when each came, by this machine's monotonic clock."""
+
+    def __init__(self, broker: str, prefix: str) -> None:
+        self._at: list[float] = []
+        self._stop = threading.Event()
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": broker,
+                "group.id": f"{prefix}watch",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        topic = f"{prefix}recommendations"
+        numbers = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        self._consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            records = self._consumer.consume(1000, 0.05)
+            now = time.monotonic()
+            self._at += [now for record in records if not record.error()]
+        self._consumer.close()
+
+    def first_after(self, moment: float, timeout_s: float) -> float:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            for at in reversed(self._at[-5000:]):
+                if at <= moment:
+                    break
+            later = [at for at in self._at if at > moment]
+            if later:
+                return later[0]
+            time.sleep(0.05)
+        raise AssertionError(f"no output within {timeout_s:g} s of the restart")
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
