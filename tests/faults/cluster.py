@@ -152,34 +152,36 @@ class Admin:
         _finish(self._client.create_partitions([NewPartitions(self._prefix + topic, partitions)]))
         until(lambda: self.partitions().get(topic) == partitions, "partitions added")
 
-    def read(self, topic: str) -> list[Any]:
-        """Return every record of a topic, from its first to its present end, by partition."""
-        ends = {place: end for place, end in self.ends([topic]).items() if end}
+    def read(self, *topics: str) -> dict[str, list[Any]]:
+        """Return every record of some topics, from the first to the present end, by partition."""
+        ends, starts = self.ends(topics), self.ends(topics, earliest=True)
+        waiting = {place for place, end in ends.items() if starts[place] < end}
+        records: dict[Place, list[Any]] = {place: [] for place in waiting}
         consumer = Consumer(
             {"bootstrap.servers": self._broker, "group.id": "reader", "enable.auto.commit": False}
         )
-        starts = self.ends([topic], earliest=True)
-        waiting = {place for place, end in ends.items() if starts[place] < end}
         consumer.assign([TopicPartition(self._prefix + t, p, starts[t, p]) for t, p in waiting])
-        records: dict[Place, list[Any]] = {place: [] for place in waiting}
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         try:
             while waiting:
-                assert time.monotonic() < deadline, f"{topic} could not be read to its end"
-                for record in consumer.consume(10_000, 0.2):
+                assert time.monotonic() < deadline, f"not read to the end: {sorted(waiting)}"
+                for record in consumer.consume(2_000, 0.05):
                     if record.error():
                         raise KafkaException(record.error())
+                    topic = record.topic().removeprefix(self._prefix)
                     records[topic, record.partition()].append(record)
-                # Control records take offsets that are never delivered: positions tell the end.
+                # Compaction and control records leave gaps: positions tell the end.
                 at = consumer.position([TopicPartition(self._prefix + t, p) for t, p in waiting])
-                waiting -= {
-                    (topic, place.partition)
-                    for place in at
-                    if place.offset >= ends[topic, place.partition]
-                }
+                for place in at:
+                    name = place.topic.removeprefix(self._prefix), place.partition
+                    if place.offset >= ends[name]:
+                        waiting.discard(name)
         finally:
             consumer.close()
-        return [record for _, of_place in sorted(records.items()) for record in of_place]
+        return {
+            topic: [r for place in sorted(records) if place[0] == topic for r in records[place]]
+            for topic in topics
+        }
 
 
 def _finish(futures: Mapping[Any, Any]) -> None:

@@ -136,6 +136,10 @@ class Shoppers:
         """Return one view of each user: whatever waited for an item is folded by it."""
         return [self._act(user_id, CLEAN, "view") for user_id in self.users]
 
+    def shuffle(self, messages: list[Message]) -> None:
+        """Put messages in another order, in place."""
+        self._random.shuffle(messages)
+
     def _next(self, user_id: str, mix: Mix) -> Message:
         rng, chance = self._random, self._random.random()
         recent = self._recent[user_id.encode()]
@@ -229,6 +233,7 @@ class Shop:
                 "partitioner": "murmur2_random",
                 "enable.idempotence": True,
                 "linger.ms": 2,
+                "message.max.bytes": 20_000_000,
                 "delivery.timeout.ms": 180_000,
                 **config,
             }

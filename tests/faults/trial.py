@@ -25,6 +25,14 @@ from stream.engine.table import CONTROL
 from stream.messages import read_embedded_text, read_item_embedding
 
 SOURCE_TOPICS = ("clickstream", "searches", "reviews", "users", "items")
+JUDGED_TOPICS = (
+    "item-embeddings",
+    "embedded-texts",
+    "user-state",
+    "recommendations",
+    "churn-risk",
+    "dead-letters",
+)
 GROUPS = {
     "prefstream-encode": ("items", "searches", "reviews", "users"),
     "prefstream-preference": ("clickstream", "embedded-texts", "users"),
@@ -57,7 +65,8 @@ class Trial:
     prefix: str = field(default_factory=lambda: f"f{uuid.uuid4().hex[:8]}-")
     #: What the judge must know: see Evidence.
     erased: set[str] = field(default_factory=set)
-    failing: set[Place] = field(default_factory=set)
+    #: Users for whom a bug was put in: everything of theirs must become a dead letter.
+    failing: set[str] = field(default_factory=set)
     recoveries_s: list[float] = field(default_factory=list)
     verdict: list[Finding] | None = None
     note: str = ""
@@ -171,7 +180,7 @@ class Trial:
     def to_be_read_again(self) -> int:
         """Return how many acts the rows reflect already, but no commit covers."""
         reflected: dict[int, int] = {}
-        for record in self.admin.read("user-state"):
+        for record in self.admin.read("user-state")["user-state"]:
             if record.value() is not None and not record.key().startswith(CONTROL):
                 offset = state_of(unstamp(record.value())[1])["offsets"].get("clickstream", -1)
                 partition = record.partition()
@@ -182,8 +191,8 @@ class Trial:
             for partition, offset in reflected.items()
         )
 
-    def sources(self) -> Sources:
-        """Read the source topics and the vectors that the encoder published."""
+    def sources(self, read: Mapping[str, list[Any]]) -> Sources:
+        """Return the source topics and the vectors that the encoder published."""
         records = [
             Read(
                 (topic, record.partition(), record.offset()),
@@ -192,38 +201,54 @@ class Trial:
                 record.value(),
             )
             for topic in SOURCE_TOPICS
-            for record in self.admin.read(topic)
+            for record in read[topic]
         ]
         items: dict[str, Any] = {}
-        for record in self.admin.read("item-embeddings"):
+        for record in read["item-embeddings"]:
             if record.value() is None:
                 items.pop(record.key().decode(), None)
                 continue
             embedding = read_item_embedding(record.value())
             items[embedding.item_id] = np.frombuffer(embedding.vector, "<f2").astype(np.float64)
         texts: dict[Place, bytes] = {}
-        for record in self.admin.read("embedded-texts"):
+        for record in read["embedded-texts"]:
             text = read_embedded_text(record.value())
             place = text.source.topic, text.source.partition, text.source.offset
             texts.setdefault(place, text.vector)
-        dead = {sent.place for sent in self.shop.log if sent.message.fate == "dead"}
-        return Sources(records, items, texts, frozenset(dead | self.failing))
+        keys = {user_id.encode() for user_id in self.failing}
+        dead = {
+            sent.place
+            for sent in self.shop.log
+            if sent.message.fate == "dead" or sent.message.key in keys
+        }
+        return Sources(records, items, texts, frozenset(dead))
+
+    def _failing(self, read: Mapping[str, list[Any]]) -> frozenset[Place]:
+        """Return where the messages lie that the preference tier is to fail on."""
+        keys = {user_id.encode() for user_id in self.failing}
+        return frozenset(
+            (topic, record.partition(), record.offset())
+            for topic in GROUPS["prefstream-preference"]
+            for record in read[topic]
+            if record.key() in keys
+        )
 
     def evidence(self, drained_s: float | None, deadline_s: float, live: bool) -> Evidence:
+        read = self.admin.read(*SOURCE_TOPICS, *JUDGED_TOPICS)
         return Evidence(
             sent=self.shop.log,
-            sources=self.sources(),
+            sources=self.sources(read),
             live=self.live_rows() if live else None,
-            replayed=replayed(self.admin.read("user-state")),
-            recommendations=self.admin.read("recommendations"),
-            churn_risks=self.admin.read("churn-risk"),
-            dead_letters=self.admin.read("dead-letters"),
+            replayed=replayed(read["user-state"]),
+            recommendations=read["recommendations"],
+            churn_risks=read["churn-risk"],
+            dead_letters=read["dead-letters"],
             offsets=self.offsets(),
             drained_s=drained_s,
             deadline_s=deadline_s,
             min_interval_ms=MIN_INTERVAL_MS,
             erased=frozenset(self.erased),
-            failing=frozenset(self.failing),
+            failing=self._failing(read),
         )
 
     def live_rows(self) -> dict[str, bytes]:
