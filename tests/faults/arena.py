@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from faults.cluster import Brokers
-from faults.oracle import Finding, told
+from faults.control_trial import ControlTrial
+from faults.oracle import told
 from faults.report import Row
 from faults.trial import Trial
 
@@ -30,42 +31,57 @@ class Arena:
 
     @contextmanager
     def trial(
-        self, fault: str, *, brokers: int = 1, opened: bool = True, finish_s: float = 60, **options: Any
+        self, fault: str, *, brokers: int = 1, opened: bool = True, **options: Any
     ) -> Iterator[Trial]:
-        """Run the block as the fault; judge when it is through; report whatever happens."""
+        """Run the block as the fault, then judge; the report tells whatever happens."""
         cluster = self.one() if brokers == 1 else self.three()
-        number = len(self.rows)
-        folder = self.folder / f"run-{number}"
-        trial = Trial(cluster.address, folder, replicas=cluster.n, **options)
-        started = time.monotonic()
-        findings: list[Finding] = []
-        note = ""
-        try:
+        trial = Trial(cluster.address, self._folder(), replicas=cluster.n, **options)
+        with self._reported(fault, trial):
             yield trial.open() if opened else trial
             if trial.verdict is None:
-                trial.verdict = trial.finish(finish_s)
-            findings = trial.verdict
-            if findings:
-                raise Guilty(told(findings))
+                trial.finish_now()
+
+    @contextmanager
+    def control(self, control: str, *, counts: bool) -> Iterator[ControlTrial]:
+        """Run a control, which must be found guilty."""
+        trial = ControlTrial(self.one().address, self._folder(), control, counts)
+        with self._reported(f"control: {control}", trial, control=True):
+            yield trial.open()
+            trial.verdict = trial.finish()
+
+    def _folder(self) -> Path:
+        return self.folder / f"run-{len(self.rows)}"
+
+    @contextmanager
+    def _reported(
+        self, fault: str, trial: Trial | ControlTrial, control: bool = False
+    ) -> Iterator[None]:
+        started = time.monotonic()
+        problem = ""
+        try:
+            yield
+            if trial.verdict and not control:
+                raise Guilty(told(trial.verdict))
         except BaseException as error:
-            note = (str(error) or type(error).__name__).splitlines()[0][:200]
+            problem = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise
         finally:
             trial.close()
-            self._report(
-                trial, fault, findings, green=not note, seconds=time.monotonic() - started, note=note
-            )
+            seconds = time.monotonic() - started
+            self._report(fault, trial, problem, seconds, control)
+        if control:
+            assert trial.verdict, "the oracle found nothing wrong with a control"
 
     def _report(
         self,
-        trial: Trial,
         fault: str,
-        findings: Sequence[Finding],
-        *,
-        green: bool,
+        trial: Trial | ControlTrial,
+        problem: str,
         seconds: float,
-        note: str,
+        control: bool,
     ) -> None:
+        findings = trial.verdict or []
+        first = f"{len(findings)} findings: {findings[0]}"[:200] if findings else ""
         self.rows.append(
             Row(
                 fault=fault,
@@ -74,8 +90,9 @@ class Arena:
                 lost=sum(finding.lost for finding in findings),
                 doubled=sum(finding.doubled for finding in findings),
                 recovery_s=max(trial.recoveries_s, default=None),
-                green=green,
+                green=not problem and not findings,
                 seconds=seconds,
-                note=note or trial.note,
+                note=problem or trial.note or first,
+                control=control,
             )
         )

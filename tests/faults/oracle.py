@@ -151,6 +151,17 @@ def _recommendations(evidence: Evidence) -> Iterator[Finding]:
             yield Finding("b", text, doubled=1)
 
 
+def answered_once(sent: Sequence[Sent], records: Sequence[Any]) -> list[Finding]:
+    """Hold the answers of a control, one for each message, against what was sent."""
+    published, findings = _distinct(records, "recommendation_id")
+    wanted = {_id("recommendation", *one.place): one.place for one in sent}
+    for name in sorted(set(wanted) - set(published)):
+        findings.append(Finding("b", f"{wanted[name]} was never answered", lost=1))
+    for name in sorted(set(published) - set(wanted)):
+        findings.append(Finding("b", f"answer {name} is to nothing that was sent", doubled=1))
+    return findings
+
+
 def _answered(evidence: Evidence, by_user: Mapping[str, list[dict[str, Any]]]) -> Iterator[Finding]:
     """Each user's last event, as one of the topics knows it, must have been answered."""
     for user, last in sorted(trigger_places(evidence.sources).items()):

@@ -33,7 +33,7 @@ class Supervised(Workers):
     """
 
     inject: dict[str, str] = field(default_factory=dict)
-    tier: str = "all"
+    command_line: tuple[str, ...] = ("stream.cli", "worker")
     starts: list[float] = field(default_factory=list)
     ends: list[tuple[float, int]] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -66,7 +66,7 @@ class Supervised(Workers):
     def _spawn(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stream.cli", "worker", "--tier", self.tier],
+                [sys.executable, "-m", *self.command_line],
                 env=self.env,
                 stdout=log,
                 stderr=subprocess.STDOUT,
