@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -81,7 +82,8 @@ class Arena:
         control: bool,
     ) -> None:
         findings = trial.verdict or []
-        first = f"{len(findings)} findings: {findings[0]}"[:200] if findings else ""
+        found = Counter(f"({finding.part})" for finding in findings)
+        first = ", ".join(f"{n} {part}" for part, n in sorted(found.items()))
         self.rows.append(
             Row(
                 fault=fault,
@@ -92,7 +94,7 @@ class Arena:
                 recovery_s=max(trial.recoveries_s, default=None),
                 green=not problem and not findings,
                 seconds=seconds,
-                note=problem or trial.note or first,
+                note="; ".join(filter(None, (trial.note, first, "" if findings else problem))),
                 control=control,
             )
         )

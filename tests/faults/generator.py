@@ -126,6 +126,11 @@ class Shoppers:
         }
         return _message("users", user_id, user_id=user_id, **{**stated, **fields})
 
+    def erasure(self, user_id: str) -> Message:
+        """Return the tombstone that erases a user; what was sent before is not sent again."""
+        self._recent[user_id.encode()].clear()
+        return Message("users", user_id.encode(), None)
+
     def events(self, n: int, mix: Mix = CLEAN, users: Sequence[str] = ()) -> Iterator[Message]:
         """Yield ``n`` messages, those of the mix among them."""
         for _ in range(n):

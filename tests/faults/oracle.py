@@ -66,6 +66,7 @@ def judge(evidence: Evidence) -> list[Finding]:
         *_states(evidence),
         *_recommendations(evidence),
         *_churn(evidence),
+        *_erased(evidence),
         *_everything_accounted_for(evidence),
         *_committed(evidence),
         *_in_time(evidence),
@@ -177,13 +178,20 @@ def _answered(evidence: Evidence, by_user: Mapping[str, list[dict[str, Any]]]) -
 
 
 def _churn(evidence: Evidence) -> Iterator[Finding]:
-    published, findings = _distinct(evidence.churn_risks, "assessment_id")
+    _, findings = _distinct(evidence.churn_risks, "assessment_id")
     yield from findings
     bands: dict[str, str] = {}
-    for name, message in published.items():
-        user, before = message["user_id"], message.get("previous_band")
-        if user in evidence.erased:
+    seen: set[str] = set()
+    for record in evidence.churn_risks:
+        user = record.key().decode()
+        if record.value() is None:  # erased: whatever comes after begins anew
+            bands.pop(user, None)
             continue
+        message = json.loads(record.value())
+        name, before = message["assessment_id"], message.get("previous_band")
+        if name in seen:
+            continue
+        seen.add(name)
         if bands.get(user) != before:
             text = f"assessment {name} of {user}: from band {before}, but it was {bands.get(user)}"
             yield Finding("b", text, lost=1)
@@ -191,6 +199,19 @@ def _churn(evidence: Evidence) -> Iterator[Finding]:
     for user, row in sorted(evidence.replayed.items()):
         if state_of(row)["n_acts"] and user not in bands:
             yield Finding("b", f"user {user} was never assessed", lost=1)
+
+
+def _erased(evidence: Evidence) -> Iterator[Finding]:
+    """Of an erased user the last word of each compacted topic is a tombstone, or nothing."""
+    outputs = {
+        "recommendations": evidence.recommendations,
+        "churn-risk": evidence.churn_risks,
+    }
+    for topic, records in outputs.items():
+        last = {record.key().decode(): record.value() for record in records}
+        for user in sorted(evidence.erased):
+            if last.get(user) is not None:
+                yield Finding("b", f"erased user {user} is still in {topic}", doubled=1)
 
 
 # (c) -----------------------------------------------------------------------------------------------

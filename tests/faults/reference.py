@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,39 +83,50 @@ class _User:
 def expected_states(sources: Sources) -> dict[str, State]:
     """Return the state of every user who must have one."""
     users: dict[str, _User] = {}
-    for record in sorted(sources.records, key=lambda r: r.place):
+    for user_id, record in _standing(sources):
+        if record is None:
+            users.pop(user_id, None)
+        else:
+            _take(users.setdefault(user_id, _User()), record, sources)
+    return {user_id: _state(user) for user_id, user in users.items()}
+
+
+def _standing(sources: Sources) -> Iterator[tuple[str, Read | None]]:
+    """Yield each user's readable records in the order they were sent; None where all is erased.
+
+    Nothing of an erased user stands until a new ``users`` record, however late it comes.
+    """
+    erased: set[str] = set()
+    for record in sorted(sources.records, key=lambda r: (r.timestamp_ms, r.place)):
         if record.place in sources.dead or record.place[0] == "items":
             continue
-        user_id = record.key.decode()
-        if record.value is None:  # a tombstone in ``users``
-            users.pop(user_id, None)
+        user_id, topic = record.key.decode(), record.place[0]
+        if record.value is None:
+            erased.add(user_id)
+            yield user_id, None
             continue
-        _take(users.setdefault(user_id, _User()), record, sources)
-    return {user_id: _state(user) for user_id, user in users.items()}
+        if topic == "users":
+            erased.discard(user_id)
+        if user_id not in erased:
+            yield user_id, record
 
 
 def trigger_places(sources: Sources) -> dict[str, dict[str, Place]]:
     """Return per user and topic the last event that may cause a recommendation."""
     last: dict[str, dict[str, Place]] = {}
     seen: set[tuple[str, str]] = set()
-    for record in sorted(sources.records, key=lambda r: r.place):
-        topic = record.place[0]
-        if record.place in sources.dead or topic == "items":
-            continue
-        user_id = record.key.decode()
-        if record.value is None:
+    for user_id, record in _standing(sources):
+        if record is None:
             last.pop(user_id, None)
             continue
-        event = json.loads(record.value)
+        topic, event = record.place[0], json.loads(record.value or b"")
         if topic == "users":
             if event.get("interests"):
                 last.setdefault(user_id, {})[topic] = record.place
-            continue
-        if (topic, event["event_id"]) in seen:
-            continue
-        seen.add((topic, event["event_id"]))
-        if event.get("type") != "impression":
-            last.setdefault(user_id, {})[topic] = record.place
+        elif (topic, event["event_id"]) not in seen:
+            seen.add((topic, event["event_id"]))
+            if event.get("type") != "impression":
+                last.setdefault(user_id, {})[topic] = record.place
     return last
 
 
@@ -213,7 +224,8 @@ def _interest(name: str, terms: Sequence[tuple[int, float, Any]], half_life_ms: 
         return {}
     as_of_ms = max(at_ms for at_ms, _, _ in terms)
     shares = [w * 0.5 ** ((as_of_ms - at_ms) / half_life_ms) for at_ms, w, _ in terms]
-    vector = sum(share * np.asarray(v, np.float64) for share, (_, _, v) in zip(shares, terms))
+    vectors = [np.asarray(vector, np.float64) for _, _, vector in terms]
+    vector = sum(share * one for share, one in zip(shares, vectors, strict=True))
     return {
         f"{name}.as_of_ms": as_of_ms,
         f"{name}.weight": sum(shares),

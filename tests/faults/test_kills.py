@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 
 import pytest
@@ -57,3 +58,63 @@ def test_02_a_worker_stopped_under_load_ends_in_time_and_with_exit_0(arena):
         trial.recovered_s(trial.worker, since=1)
         sending.join()
         trial.note = f"stopped in {took_s:.1f} s, {again} events read again"
+
+
+@pytest.mark.timeout(200)
+def test_03_a_worker_that_cannot_stop_is_ended_in_time(arena):
+    hangs_for = "u003"
+    with arena.trial("03 shutdown that hangs", inject={"FAULT_HANG_FOR": hangs_for}) as trial:
+        trial.load(500, users=[user for user in trial.shoppers.users if user != hangs_for])
+        trial.load(50, users=[hangs_for])
+        time.sleep(3)
+        started = time.monotonic()
+        code = trial.worker.stop()
+        took_s = time.monotonic() - started
+        assert code == 4, f"exit {code}\n{trial.worker.tail()}"
+        assert took_s < 30, f"stopping took {took_s:.0f} s"
+        trial.worker.inject.clear()
+        trial.worker.start()
+        trial.note = f"ended after {took_s:.0f} s"
+
+
+def come_and_go(arena: Arena, rounds: int) -> None:
+    with arena.trial("06 rebalance under load") as trial:
+        second = trial.another_worker("w2")
+        sending = trial.load_in_background(rounds * 5000, per_s=350)
+        for _ in range(rounds):
+            second.start()
+            trial.one_owner_each()
+            time.sleep(2)
+            assert second.stop() == 0, second.tail()
+        sending.join()
+        trial.finish_now(90)
+        trial.one_owner_each()
+        assert not trial.worker.ends, "the first worker ended"
+        trial.note = f"{rounds} times"
+
+
+@pytest.mark.short
+def test_06_a_second_worker_comes_and_goes_under_load(arena):
+    come_and_go(arena, rounds=1)
+
+
+@pytest.mark.timeout(400)
+def test_06_a_second_worker_comes_and_goes_again_and_again(arena):
+    come_and_go(arena, rounds=5)
+
+
+@pytest.mark.timeout(200)
+def test_07_a_frozen_worker_that_wakes_up_has_no_say_any_more(arena, store):
+    with arena.trial("07 frozen worker", store=store) as trial:
+        second = trial.another_worker("w2")
+        second.start()
+        trial.one_owner_each()
+        sending = trial.load_in_background(9000, per_s=350)
+        time.sleep(2)
+        for frozen in (trial.worker, second):
+            frozen.signal("preference", signal.SIGSTOP)
+            time.sleep(10)
+            frozen.signal("preference", signal.SIGCONT)
+            time.sleep(2)
+        sending.join()
+        trial.finish_now(90)

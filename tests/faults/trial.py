@@ -5,18 +5,18 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, TopicPartition
 
 from faults.cluster import Admin
 from faults.generator import HOSTILE, Message, Mix, Shop, Shoppers
 from faults.model import tiny_model
 from faults.oracle import Evidence, Finding, judge
+from faults.outputs import Outputs
 from faults.reference import Place, Read, Sources
 from faults.rows import replayed, state_of
 from faults.supervisor import Supervised
@@ -77,7 +77,7 @@ class Trial:
         self.shop = Shop(self.broker, self.prefix)
         self.workers: list[Supervised] = []
         self.worker = self.another_worker("w1")
-        self._outputs: _Outputs | None = None
+        self.outputs: Outputs | None = None
 
     def another_worker(self, name: str, **settings: str) -> Supervised:
         """Return a worker of this run that is not started yet, with a state folder of its own."""
@@ -103,7 +103,7 @@ class Trial:
         self.worker.command("topics", "create")
         self.worker.start()
         self.load_catalogue()
-        self._outputs = _Outputs(self.broker, self.prefix)
+        self.outputs = Outputs(self.broker, self.prefix)
         return self
 
     def load_catalogue(self) -> None:
@@ -118,9 +118,11 @@ class Trial:
 
         self.worker.until(served, "the catalogue served")
 
-    def load(self, n: int, mix: Mix = HOSTILE, per_s: float = 0.0) -> None:
+    def load(
+        self, n: int, mix: Mix = HOSTILE, per_s: float = 0.0, users: Sequence[str] = ()
+    ) -> None:
         """Send ``n`` events and wait until the broker has them."""
-        self.shop.send(self.shoppers.events(n, mix), per_s)
+        self.shop.send(self.shoppers.events(n, mix, users), per_s)
         self.shop.flush()
 
     def load_in_background(self, n: int, per_s: float, mix: Mix = HOSTILE) -> threading.Thread:
@@ -128,12 +130,23 @@ class Trial:
 
     def recovered_s(self, worker: Supervised, since: int, timeout_s: float = 60) -> float:
         """Return seconds from a worker's start number ``since`` to the first output after it."""
-        assert self._outputs
+        assert self.outputs
         worker.until(lambda: len(worker.starts) > since, "started again", timeout_s)
         started = worker.starts[since]
-        at = self._outputs.first_after(started, timeout_s)
+        at = self.outputs.first_after(started, timeout_s)
         self.recoveries_s.append(at - started)
         return at - started
+
+    def one_owner_each(self) -> None:
+        """Wait until each group has given every partition to exactly one member."""
+        for group, topics in GROUPS.items():
+            wanted = sorted((topic, number) for topic in topics for number in range(2))
+
+            def settled(group: str = group, wanted: list[Any] = wanted) -> bool:
+                owned = [p for _, places in self.admin.members(group) for p in places]
+                return sorted(p for p in owned if p in wanted) == wanted
+
+            self.worker.until(settled, f"one owner of each partition in {group}", 40)
 
     # What is judged -----------------------------------------------------------------------------
 
@@ -141,8 +154,8 @@ class Trial:
         """Send what is still to be sent, let the stream drain, and judge."""
         self.shop.flush()
         drained_s = self.drained(deadline_s)
-        if self._outputs:
-            self._outputs.stop()
+        if self.outputs:
+            self.outputs.stop()
         evidence = self.evidence(drained_s, deadline_s, live)
         return judge(evidence)
 
@@ -265,55 +278,11 @@ class Trial:
         return rows
 
     def close(self) -> None:
-        if self._outputs:
-            self._outputs.stop()
+        if self.outputs:
+            self.outputs.stop()
         for worker in self.workers:
             worker.end()
 
     def send(self, messages: Iterable[Message]) -> None:
         self.shop.send(messages)
         self.shop.flush()
-
-
-class _Outputs:
-    """Follows ``recommendations`` and notes when each came, by this machine's monotonic clock."""
-
-    def __init__(self, broker: str, prefix: str) -> None:
-        self._at: list[float] = []
-        self._stop = threading.Event()
-        self._consumer = Consumer(
-            {
-                "bootstrap.servers": broker,
-                "group.id": f"{prefix}watch",
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 50,
-            }
-        )
-        topic = f"{prefix}recommendations"
-        numbers = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        self._consumer.assign([TopicPartition(topic, number, 0) for number in numbers])
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-
-    def _follow(self) -> None:
-        while not self._stop.is_set():
-            records = self._consumer.consume(1000, 0.05)
-            now = time.monotonic()
-            self._at += [now for record in records if not record.error()]
-        self._consumer.close()
-
-    def first_after(self, moment: float, timeout_s: float) -> float:
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            for at in reversed(self._at[-5000:]):
-                if at <= moment:
-                    break
-            later = [at for at in self._at if at > moment]
-            if later:
-                return later[0]
-            time.sleep(0.05)
-        raise AssertionError(f"no output within {timeout_s:g} s of the restart")
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(5)
