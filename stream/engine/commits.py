@@ -50,6 +50,10 @@ class CommitFailed(RuntimeError):
     """Rows are stored and outputs may not be sent: the worker must restart, and finish."""
 
 
+class _NotOwner(CommitFailed):
+    """The partitions may be another worker's by now."""
+
+
 class Effect(Struct, frozen=True, array_like=True):
     """An output and its id; an empty id means that repeats are recognised in another way."""
 
@@ -125,7 +129,10 @@ class Committer:
         sender: Sender,
         changelog: str,
         on_retry: Callable[[], None] = lambda: None,
+        owns: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``owns`` says whether the partitions held are still this worker's: see Lease."""
+        self._owns = owns
         self._table = table
         self._sender = sender
         self._changelog = changelog
@@ -201,6 +208,7 @@ class Committer:
         Raises CommitFailed or StoreFailed when they may be in one place and not in another; what
         else it raises comes before anything is stored, and the commit may be tried again.
         """
+        self._must_own()
         prepared = [self._prepare(commit) for commit in commits]
         try:
             for one in prepared:
@@ -208,8 +216,19 @@ class Committer:
             await self._send(prepared)
         except StoreFailed:
             raise
+        except _NotOwner:
+            # The rows stored are in no changelog, and another worker's will be.
+            for one in prepared:
+                self._table.condemn(one.commit.partition)
+            raise
         except Exception as error:
             raise CommitFailed(f"a commit could not be finished: {error!r}") from error
+
+    def _must_own(self) -> None:
+        if not self._owns():
+            raise _NotOwner(
+                "this worker's session has run out: its partitions may have another owner"
+            )
 
     def _prepare(self, commit: PartitionCommit) -> _Prepared:
         held = self._held[commit.partition]
@@ -267,6 +286,7 @@ class Committer:
             sleep=self._sleep,
         ):
             with attempt:
+                self._must_own()
                 return await self._sender.send(outputs)
         raise AssertionError("unreachable: the loop ends by returning")
 

@@ -54,6 +54,9 @@ class PartitionedStore(Protocol):
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None: ...
 
+    def condemn(self, partition: int) -> None:
+        """Have the partition built anew from the changelog when it is next opened."""
+
 
 def newest(
     batch: Iterable[EventT[Any]], read: Callable[[int, Sequence[bytes]], list[bytes | None]]
@@ -85,7 +88,7 @@ class RocksDBStore(rocksdb.Store):
         path: Path = self.partition_path(partition)
         condemned = _condemned(path)
         if condemned.exists():
-            log.error("%s was found damaged: it is rebuilt from the changelog", path)
+            log.warning("%s is rebuilt from the changelog: what it holds is of no use", path)
             shutil.rmtree(path, ignore_errors=True)
             condemned.unlink()
         try:
@@ -104,8 +107,11 @@ class RocksDBStore(rocksdb.Store):
             yield
         except Exception as error:
             if _is_damage(error):
-                _condemned(self.partition_path(partition)).touch()
+                self.condemn(partition)
             raise
+
+    def condemn(self, partition: int) -> None:
+        _condemned(self.partition_path(partition)).touch()
 
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         with self._noting_damage(partition):
@@ -155,7 +161,7 @@ class RocksDBStore(rocksdb.Store):
 
 
 def _condemned(path: Path) -> Path:
-    return path.with_suffix(".damaged")
+    return path.with_suffix(".condemned")
 
 
 def _is_damage(error: Exception) -> bool:
@@ -213,6 +219,9 @@ class MemoryStore(memory.Store[Any, Any]):
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
         """Nothing outlives the process, so nothing is remembered."""
+
+    def condemn(self, partition: int) -> None:
+        """Nothing outlives the process, so nothing is left to be built anew."""
 
     def apply_changelog_batch(
         self,
