@@ -32,11 +32,26 @@ class Arena:
 
     @contextmanager
     def trial(
-        self, fault: str, *, brokers: int = 1, opened: bool = True, **options: Any
+        self,
+        fault: str,
+        *,
+        brokers: int = 1,
+        at: Brokers | None = None,
+        opened: bool = True,
+        **options: Any,
     ) -> Iterator[Trial]:
-        """Run the block as the fault, then judge; the report tells whatever happens."""
-        cluster = self.one() if brokers == 1 else self.three()
-        trial = Trial(cluster.address, self._folder(), replicas=cluster.n, **options)
+        """Run the block as the fault, then judge; the report tells whatever happens.
+
+        ``at`` names brokers of the test's own; the session's are used otherwise.
+        """
+        cluster = at or (self.one() if brokers == 1 else self.three())
+        trial = Trial(
+            cluster.address,
+            self._folder(),
+            replicas=cluster.n,
+            worker_broker=cluster.worker_address,
+            **options,
+        )
         with self._reported(fault, trial):
             yield trial.open() if opened else trial
             if trial.verdict is None:

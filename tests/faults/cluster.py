@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,6 +21,7 @@ from confluent_kafka.admin import (
     NewTopic,
     OffsetSpec,
 )
+from faults.proxy import Proxy
 
 ROOT = Path(__file__).resolve().parents[2]
 Place = tuple[str, int]
@@ -38,12 +40,44 @@ def kafka_script() -> ModuleType:
 
 
 class Brokers:
-    """One or three brokers, each to be killed and started by itself."""
+    """One or three brokers, each to be killed and started by itself.
 
-    def __init__(self, folder: Path, brokers: int) -> None:
+    ``proxy`` makes what stands between the workers and the (only) broker: see ``worker_address``.
+    """
+
+    def __init__(
+        self, folder: Path, brokers: int, proxy: Callable[[int], Proxy] | None = None
+    ) -> None:
         self._cluster: Any = kafka_script().Cluster.create(folder, brokers, die_with_parent=True)
-        self._cluster.start()
         self.n = brokers
+        self.proxy: Proxy | None = None
+        if proxy:
+            self.proxy = self._behind(proxy, self._cluster.nodes[0])
+        self._cluster.start()
+
+    @staticmethod
+    def _behind(proxy: Callable[[int], Proxy], node: Any) -> Proxy:
+        """Add a listener whose clients are told to come back to the proxy."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        made = proxy(port)
+        lines = node.config.read_text().splitlines()
+        changed = {
+            "listeners=": f",PROXIED://127.0.0.1:{port}",
+            "advertised.listeners=": f",PROXIED://127.0.0.1:{made.port}",
+        }
+        for name, more in changed.items():
+            lines = [line + more if line.startswith(name) else line for line in lines]
+        protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT"
+        lines.append(f"listener.security.protocol.map={protocols}")
+        node.config.write_text("\n".join(lines) + "\n")
+        return made
+
+    @property
+    def worker_address(self) -> str:
+        """Return the address for the workers: the proxy's, where there is one."""
+        return f"127.0.0.1:{self.proxy.port}" if self.proxy else self.address
 
     @property
     def address(self) -> str:
@@ -64,6 +98,8 @@ class Brokers:
     def stop(self) -> None:
         self._cluster.stop()
         self._cluster.delete()
+        if self.proxy:
+            self.proxy.close()
 
 
 class Admin:

@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
 from faults.arena import Arena
 from faults.cluster import Brokers
 from faults.report import Row, show

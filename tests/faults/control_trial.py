@@ -75,7 +75,9 @@ class ControlTrial:
         findings = answered_once(self.shop.log, read["recommendations"])
         if self.counts:
             acts = [
-                Read(("clickstream", r.partition(), r.offset()), r.timestamp()[1], r.key(), r.value())
+                Read(
+                    ("clickstream", r.partition(), r.offset()), r.timestamp()[1], r.key(), r.value()
+                )
                 for r in read["clickstream"]
             ]
             states = expected_states(Sources(acts, {}, {}, frozenset()))

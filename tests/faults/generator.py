@@ -68,12 +68,14 @@ class Mix:
     #: Days late, and hours ahead of the clock.
     late: float = 0.0
     future: float = 0.0
+    #: The shop states something new about a user, in the middle of it all.
+    records: float = 0.0
     #: Of what is not poison: how much goes through the encoder first.
     texts: float = 0.15
 
 
 CLEAN = Mix()
-HOSTILE = Mix(duplicates=0.10, poison=0.02, late=0.05)
+HOSTILE = Mix(duplicates=0.10, poison=0.02, late=0.05, records=0.02)
 
 
 @dataclass
@@ -153,6 +155,8 @@ class Shoppers:
             return Message(again.topic, again.key, again.value, "duplicate")
         if chance > 1 - mix.poison:
             return poison(rng, user_id)
+        if rng.random() < mix.records:
+            return self.record(user_id)
         if rng.random() < mix.texts:
             return self._text(user_id, mix)
         return self._act(user_id, mix, rng.choices(list(ACTS), list(ACTS.values()))[0])

@@ -9,6 +9,7 @@ time. A part yields findings, each a sentence; none is a verdict by itself.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ def judge(evidence: Evidence) -> list[Finding]:
     ]
 
 
-# (a) -----------------------------------------------------------------------------------------------
+# (a) ---------------------------------------------------------------------------------------
 
 
 def _states(evidence: Evidence) -> Iterator[Finding]:
@@ -106,7 +107,7 @@ def compare(where: str, expected: Mapping[str, State], found: Mapping[str, State
     return findings
 
 
-# (b) -----------------------------------------------------------------------------------------------
+# (b) ---------------------------------------------------------------------------------------
 
 
 def _id(kind: str, *cause: object) -> str:
@@ -146,7 +147,7 @@ def _recommendations(evidence: Evidence) -> Iterator[Finding]:
     yield from _answered(evidence, by_user)
     for user, messages in sorted(by_user.items()):
         times = sorted(message["generated_ms"] for message in messages)
-        gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(times)]
         if gaps and min(gaps) < evidence.min_interval_ms:
             text = f"user {user}: two recommendations within {min(gaps)} ms"
             yield Finding("b", text, doubled=1)
@@ -214,7 +215,7 @@ def _erased(evidence: Evidence) -> Iterator[Finding]:
                 yield Finding("b", f"erased user {user} is still in {topic}", doubled=1)
 
 
-# (c) -----------------------------------------------------------------------------------------------
+# (c) ---------------------------------------------------------------------------------------
 
 
 def _everything_accounted_for(evidence: Evidence) -> Iterator[Finding]:
@@ -234,7 +235,9 @@ def _everything_accounted_for(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("c", f"{place} is no dead letter: {value!r:.40}", lost=1)
     for place in sorted(set(dead) - must_die):
         why = dict(dead[place][0].headers()).get("dlq.error.message", b"").decode()
-        yield Finding("c", f"{place} is a dead letter ({why}), but nothing is wrong with it", lost=1)
+        yield Finding(
+            "c", f"{place} is a dead letter ({why}), but nothing is wrong with it", lost=1
+        )
     for place in sorted(set(dead) & set(sent)):
         yield from _kept_as_it_was(place, sent[place], dead[place])
     # A good one that is not a dead letter is in its user's state, or (a) has said so; what the
@@ -262,7 +265,7 @@ def _kept_as_it_was(place: Place, sent: Sent, letters: Sequence[Any]) -> Iterato
             yield Finding("c", f"{place}: the dead letter is not the message as it came", lost=1)
 
 
-# (d), (e) ------------------------------------------------------------------------------------------
+# (d), (e) ---------------------------------------------------------------------------------------
 
 
 def _committed(evidence: Evidence) -> Iterator[Finding]:

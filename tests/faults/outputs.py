@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
 import time
 
@@ -48,7 +49,7 @@ class Outputs:
     def longest_pause_s(self, since: float, until: float) -> float:
         """Return the longest time without an output within a span."""
         within = [since, *(at for at in list(self._at) if since < at < until), until]
-        return max(b - a for a, b in zip(within, within[1:], strict=False))
+        return max(b - a for a, b in itertools.pairwise(within))
 
     def stop(self) -> None:
         self._stop.set()

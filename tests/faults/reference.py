@@ -186,9 +186,7 @@ def _take_act(user: _User, event: Mapping[str, Any], at_ms: int, sources: Source
     _act(user, event["item_id"], kind, WEIGHTS[kind], at_ms, sources)
 
 
-def _act(
-    user: _User, item_id: str, kind: str, weight: float, at_ms: int, sources: Sources
-) -> None:
+def _act(user: _User, item_id: str, kind: str, weight: float, at_ms: int, sources: Sources) -> None:
     user.acts.add((at_ms, item_id, kind, weight))
     vector = sources.item_vectors.get(item_id)
     if vector is not None:

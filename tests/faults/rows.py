@@ -1,4 +1,4 @@
-"""Stored rows as plain values, to be held against the reference; the engine's codec, not its fold."""
+"""Stored rows as plain values, to hold against the reference; the codec is ours, no fold is."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-
 from faults.reference import ID_MEMORY, State
+
 from models.activity import from_bytes
 from stream.core.user_state import SOURCES, Interest, from_row
 from stream.engine.stores import unstamp

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from running import PROCESSES, Workers
-
 from faults.injection import DUMP_SIGNAL, DUMPS
+from running import Workers
+
 from stream.broker import die_with_parent
 
 HERE = Path(__file__).parent

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 import pytest
-
 from faults.controls import COUNTING
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]

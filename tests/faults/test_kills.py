@@ -7,7 +7,6 @@ import signal
 import time
 
 import pytest
-
 from faults.arena import Arena
 from faults.trial import SETTINGS
 

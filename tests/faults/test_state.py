@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from faults.generator import Mix
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from faults.cluster import Admin
 from faults.generator import HOSTILE, Message, Mix, Shop, Shoppers
 from faults.model import tiny_model
@@ -20,6 +20,7 @@ from faults.outputs import Outputs
 from faults.reference import Place, Read, Sources
 from faults.rows import replayed, state_of
 from faults.supervisor import Supervised
+
 from stream.engine.stores import unstamp
 from stream.engine.table import CONTROL
 from stream.messages import read_embedded_text, read_item_embedding
@@ -62,6 +63,8 @@ class Trial:
     inject: Mapping[str, str] = field(default_factory=dict)
     n_users: int = 120
     replicas: int = 1
+    #: Where the workers find the broker, if it is another address than the shop's.
+    worker_broker: str = ""
     prefix: str = field(default_factory=lambda: f"f{uuid.uuid4().hex[:8]}-")
     #: What the judge must know: see Evidence.
     erased: set[str] = field(default_factory=set)
@@ -92,7 +95,13 @@ class Trial:
             **self.settings,
             **settings,
         }
-        worker = Supervised(self.broker, self.prefix, folder, own, inject=dict(self.inject))
+        worker = Supervised(
+            self.worker_broker or self.broker,
+            self.prefix,
+            folder,
+            own,
+            inject=dict(self.inject),
+        )
         self.workers.append(worker)
         return worker
 
@@ -187,7 +196,7 @@ class Trial:
             committed = self.admin.committed(group)
             for place, end in ends.items():
                 if place[0] in topics:
-                    found[group, *place] = (committed.get(place, -1), end)
+                    found[(group, *place)] = (committed.get(place, -1), end)
         return found
 
     def to_be_read_again(self) -> int:
@@ -276,6 +285,12 @@ class Trial:
                 owners[partition] = worker.folder.name
                 rows |= {key.decode(): row for key, row in of_it.items()}
         return rows
+
+    def index_versions(self) -> set[str]:
+        """Return the versions of the index that the lists name."""
+        records = self.admin.read("recommendations")["recommendations"]
+        lists = [json.loads(record.value()) for record in records if record.value()]
+        return {one["model"]["index_version"] for one in lists}
 
     def close(self) -> None:
         if self.outputs:
