@@ -131,3 +131,45 @@ def test_24_a_worker_refuses_topics_whose_partitions_differ(arena):
         assert code == 3, f"exit {code}\n{text}"
         assert "clickstream" in text
         assert "expected 2 partitions" in text
+
+
+@pytest.mark.timeout(200)
+def test_23_a_topic_deleted_and_made_again_is_seen_and_recovered_from(arena):
+    with arena.trial("23 a topic deleted and made again") as trial:
+        trial.load(500)
+        assert trial.drained(60) is not None
+        trial.admin.delete(["searches"])
+        time.sleep(12)
+        ready = [trial.worker.get(process, "/ready")[0] for process in ("encode", "preference")]
+        trial.worker.command("topics", "create")
+        again = time.monotonic()
+        trial.shop.log[:] = [s for s in trial.shop.log if s.message.topic != "searches"]
+        trial.send(m for m in trial.shoppers.events(300) if m.topic == "clickstream")
+        assert trial.drained(60) is not None
+        trial.note = f"/ready said {ready}; drained {time.monotonic() - again:.0f} s after"
+        trial.verdict = []
+        assert 503 in ready, f"ready while a source topic is gone: {ready}"
+
+
+@pytest.mark.timeout(120)
+def test_25_what_was_trimmed_before_it_was_read_is_counted_as_lost(arena):
+    with arena.trial("25 offsets out of range") as trial:
+        trial.load(500)
+        assert trial.drained(60) is not None
+        assert trial.worker.stop() == 0
+        before = trial.admin.committed("prefstream-preference")
+        trial.load(1000)
+        ends = trial.admin.ends(["clickstream"])
+        half = {place: (before[place] + end) // 2 for place, end in ends.items()}
+        trial.admin.trim(half)
+        gone = {
+            (topic, partition, offset)
+            for (topic, partition), first in half.items()
+            for offset in range(max(0, before[topic, partition]), first)
+        }
+        trial.worker.start()
+        assert trial.drained(60) is not None
+        counted = trial.worker.metric("preference", "prefstream_events_skipped_total")
+        trial.verdict = []
+        trial.note = f"{len(gone)} trimmed, {counted:.0f} counted"
+        assert counted == len(gone)

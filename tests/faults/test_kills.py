@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import resource
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from faults.arena import Arena
@@ -117,3 +119,29 @@ def test_07_a_frozen_worker_that_wakes_up_has_no_say_any_more(arena, store):
             time.sleep(2)
         sending.join()
         trial.finish_now(90)
+
+
+@pytest.mark.timeout(200)
+def test_30_a_worker_that_runs_out_of_memory_is_as_one_killed(arena, store):
+    with arena.trial("30 out of memory", store=store) as trial:
+        trial.load(500)
+        sending = trial.load_in_background(5000, per_s=400)
+        for n in range(2):
+            time.sleep(2)
+            pid = trial.worker.pid("preference")
+            kib = int(field_of(f"/proc/{pid}/status", "VmSize"))
+            resource.prlimit(pid, resource.RLIMIT_AS, (kib * 1024, kib * 1024))
+            trial.load(500, users=[f"crowd{n}-{m}" for m in range(500)])
+            try:
+                trial.worker.until(lambda n=n: len(trial.worker.ends) > n, "out of memory", 15)
+            except AssertionError:  # it found room in what it had: then it is ended the hard way
+                trial.worker.kill("preference")
+            trial.recovered_s(trial.worker, since=n + 1)
+        sending.join()
+        trial.finish_now(90)
+        trial.note = f"exits {[code for _, code in trial.worker.ends]}"
+
+
+def field_of(path: str, name: str) -> str:
+    lines = Path(path).read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(name + ":"))

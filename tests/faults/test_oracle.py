@@ -1,4 +1,4 @@
-"""The judge itself, without a broker: honest evidence passes, and each way of tampering is found."""
+"""The judge itself, without a broker: honest evidence passes, each way of tampering is found."""
 
 from __future__ import annotations
 
