@@ -92,8 +92,8 @@ def _dump_on_signal(folder: Path, process: str) -> None:
     held: list[tuple[str, Any, Committer]] = []
     original = Committer.__init__
 
-    def remember(self: Committer, table: Any, sender: Any, changelog: str, *rest: Any) -> None:
-        original(self, table, sender, changelog, *rest)
+    def remember(self: Committer, table: Any, sender: Any, changelog: str, **options: Any) -> None:
+        original(self, table, sender, changelog, **options)
         held.append((changelog, table, self))
 
     def dump(*_: object) -> None:
