@@ -32,6 +32,7 @@ from tenacity import (
 )
 
 from stream.delivery import DeliveryFailed, Headers, Output, Sender
+from stream.engine.lease import Lease
 from stream.engine.stores import stamp, unstamp
 from stream.engine.table import CONTROL, PartitionTable, StoreFailed
 
@@ -129,10 +130,11 @@ class Committer:
         sender: Sender,
         changelog: str,
         on_retry: Callable[[], None] = lambda: None,
-        owns: Callable[[], bool] = lambda: True,
+        lease: Lease | None = None,
     ) -> None:
-        """``owns`` says whether the partitions held are still this worker's: see Lease."""
-        self._owns = owns
+        """``lease`` says whether the partitions held are still this worker's."""
+        self._lease = lease
+        self._n_refused = 0
         self._table = table
         self._sender = sender
         self._changelog = changelog
@@ -164,6 +166,7 @@ class Committer:
 
     async def hold(self, partitions: set[int]) -> None:
         """Hold exactly these partitions: finish the last commit of each new one."""
+        self._n_refused = self._lease.n_refused if self._lease else 0
         self.release(self.partitions - partitions)
         for partition in sorted(partitions - self.partitions):
             await self.recover(partition)
@@ -208,7 +211,7 @@ class Committer:
         Raises CommitFailed or StoreFailed when they may be in one place and not in another; what
         else it raises comes before anything is stored, and the commit may be tried again.
         """
-        self._must_own()
+        await self._must_own()
         prepared = [self._prepare(commit) for commit in commits]
         try:
             for one in prepared:
@@ -224,8 +227,8 @@ class Committer:
         except Exception as error:
             raise CommitFailed(f"a commit could not be finished: {error!r}") from error
 
-    def _must_own(self) -> None:
-        if not self._owns():
+    async def _must_own(self) -> None:
+        if self._lease and not await self._lease.confirmed(self._n_refused):
             raise _NotOwner(
                 "this worker's session has run out: its partitions may have another owner"
             )
@@ -286,7 +289,7 @@ class Committer:
             sleep=self._sleep,
         ):
             with attempt:
-                self._must_own()
+                await self._must_own()
                 return await self._sender.send(outputs)
         raise AssertionError("unreachable: the loop ends by returning")
 

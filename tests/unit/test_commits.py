@@ -14,6 +14,7 @@ from stream.delivery import Output
 from stream.engine import commits
 from stream.engine.app import add_table, new_app
 from stream.engine.commits import CommitFailed, Committer, Effect, PartitionCommit
+from stream.engine.lease import Lease
 from stream.engine.stores import unstamp
 from stream.engine.table import PartitionTable
 from stream.settings import load_settings
@@ -350,9 +351,20 @@ async def test_chunks_of_a_later_commit_that_was_cut_off_are_not_taken_for_the_l
 # --- a worker whose session has run out ----------------------------------------------------------
 
 
+class Answers(Lease):
+    """A lease that is confirmed as long as the answers say so."""
+
+    def __init__(self, answers: list[bool]) -> None:
+        super().__init__(10.0)
+        self._answers = answers
+
+    async def confirmed(self, n_refused: int) -> bool:
+        return self._answers.pop(0)
+
+
 def owned_by(worker: Worker, answers: list[bool]) -> Committer:
     """Return a committer that owns its partitions as long as ``answers`` say so."""
-    return Impatient(worker.table, worker.outbox, CHANGELOG, owns=lambda: answers.pop(0))
+    return Impatient(worker.table, worker.outbox, CHANGELOG, lease=Answers(answers))
 
 
 async def test_a_worker_that_is_no_owner_stores_nothing_and_sends_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,3 +65,29 @@ async def test_a_rebalance_that_has_begun_renews_it_and_a_refusal_does_not() -> 
     await ask(lease, clock, OffsetCommitRequest(), 0, takes_s=0.0)
     clock.now += 2
     assert not lease.held()
+
+
+async def test_who_waits_for_it_is_told_when_the_coordinator_answers_again() -> None:
+    clock = Clock()
+    lease = Lease(10.0, clock)
+    await ask(lease, clock, HeartbeatRequest(), 0, takes_s=0.0)
+    clock.now += 60
+    waiting = asyncio.ensure_future(lease.confirmed(lease.n_refused))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    await ask(lease, clock, HeartbeatRequest(), 0, takes_s=0.0)
+    assert await waiting
+
+
+@pytest.mark.parametrize("error_code", [22, 25, 82])
+async def test_who_was_refused_meanwhile_does_not_get_it_back_by_joining_again(
+    error_code: int,
+) -> None:
+    clock = Clock()
+    lease = Lease(10.0, clock)
+    await ask(lease, clock, SyncGroupRequest(), 0, takes_s=0.0)
+    n_refused = lease.n_refused
+    await ask(lease, clock, HeartbeatRequest(), error_code, takes_s=0.0)
+    await ask(lease, clock, SyncGroupRequest(), 0, takes_s=0.0)
+    assert lease.held()
+    assert not await lease.confirmed(n_refused)
