@@ -84,6 +84,8 @@ class Supervised(Workers):
                 code = self.process.wait(0.1)
             except subprocess.TimeoutExpired:
                 continue
+            if self._stopping.is_set():
+                return
             self.ends.append((time.monotonic(), code))
             # Whatever is left of it must not run beside its successor.
             self._signal_group(signal.SIGKILL)
