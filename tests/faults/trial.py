@@ -40,6 +40,7 @@ GROUPS = {
     "prefstream-neighbours": ("item-pairs",),
 }
 MIN_INTERVAL_MS = 250
+HELD_WITHIN_S = 30.0
 #: Small lists and short waits: a run is to be judged in seconds on two cores.
 SETTINGS = {
     "PREFSTREAM_MIN_INTERVAL_MS": str(MIN_INTERVAL_MS),
@@ -256,11 +257,12 @@ class Trial:
         )
 
     def evidence(self, drained_s: float | None, deadline_s: float, live: bool) -> Evidence:
+        rows = self.live_rows() if live else None
         read = self.admin.read(*SOURCE_TOPICS, *JUDGED_TOPICS)
         return Evidence(
             sent=self.shop.log,
             sources=self.sources(read),
-            live=self.live_rows() if live else None,
+            live=rows,
             replayed=replayed(read["user-state"]),
             recommendations=read["recommendations"],
             churn_risks=read["churn-risk"],
@@ -275,6 +277,16 @@ class Trial:
 
     def live_rows(self) -> dict[str, bytes]:
         """Return the user rows that the running workers hold; each partition has one owner."""
+        wanted = set(range(self.admin.partitions()["user-state"]))
+        deadline = time.monotonic() + HELD_WITHIN_S
+        while True:
+            rows, owners = self._held_rows()
+            # Those of a worker that has left are nobody's until its session is over.
+            if set(owners) == wanted or time.monotonic() > deadline:
+                return rows
+            time.sleep(0.5)
+
+    def _held_rows(self) -> tuple[dict[str, bytes], dict[int, str]]:
         rows: dict[str, bytes] = {}
         owners: dict[int, str] = {}
         for worker in self.workers:
@@ -284,7 +296,7 @@ class Trial:
                 assert partition not in owners, f"partition {partition} has two owners"
                 owners[partition] = worker.folder.name
                 rows |= {key.decode(): row for key, row in of_it.items()}
-        return rows
+        return rows, owners
 
     def index_versions(self) -> set[str]:
         """Return the versions of the index that the lists name."""
