@@ -105,9 +105,21 @@ def run_worker(tier: str) -> int:
     codes = [code for child in children if (code := child.poll()) is not None]
     for child in children:
         child.terminate()
-    for child in children:
-        child.wait(STOP_DEADLINE_S + 5)
+    # The first to end is why the others do; but one that had to be ended by force tells more than
+    # those that stopped in good order before it.
+    codes += [_ended(child) for child in children]
     return next((abs(code) for code in codes if code), 0)
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int:
+    """Return a child's exit code, ending it the hard way if it does not keep its own deadline."""
+    try:
+        code = child.wait(STOP_DEADLINE_S + 5)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
+    # Told twice to stop, one that has stopped already and is only leaving dies of it.
+    return 0 if code == -signal.SIGTERM else code
 
 
 def _environment(name: ProcessName) -> dict[str, str]:
