@@ -9,11 +9,12 @@ READY := $(VENV)/.ready
 # whole search application.
 E5_READY := $(VENV)/.e5-ready
 
-.PHONY: help demo test fast check fmt kafka kafka-stop clean
+.PHONY: help demo test faults fast check fmt kafka kafka-stop clean
 
 help:
 	@echo "make demo        embedded broker, simulated shop, workers: event -> recommendation"
 	@echo "make test        everything that needs no GPU: checks, unit, property, both brokers"
+	@echo "make faults      every fault and every control, on Apache Kafka, with a table at the end"
 	@echo "make fast        the fast tests only: no broker, no model"
 	@echo "make check       ruff, mypy, import contracts"
 	@echo "make kafka       a real Apache Kafka on loopback (Java 17+ and Maven); make kafka-stop"
@@ -42,7 +43,10 @@ fast: $(READY)
 	$(BIN)/pytest
 
 test: check $(E5_READY)
-	$(BIN)/pytest -m "not gpu and not bench"
+	$(BIN)/pytest -m "not gpu and not bench and (not faults or short)"
+
+faults: $(READY)
+	$(BIN)/pytest tests/faults -m faults
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix .

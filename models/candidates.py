@@ -1,17 +1,21 @@
-"""What could be recommended to one shopper: rows of several sources, merged without repeats."""
+"""What could be recommended: rows of several sources, merged without repeats per shopper."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evidence import Evidence
 from models.item_index import PADDING, Vectors
+from models.profile import Profile
 from models.slab import Rows
+
+if TYPE_CHECKING:
+    from models.shoppers import Shoppers
 
 
 class CatalogueView(Protocol):
@@ -19,7 +23,7 @@ class CatalogueView(Protocol):
 
     def __len__(self) -> int: ...
     def rows(self, item_ids: Sequence[str]) -> Rows: ...
-    def item_id(self, row: int) -> str: ...
+    def item_ids(self, rows: Rows) -> list[str]: ...
     def recommendable(self, rows: Rows) -> NDArray[np.bool_]: ...
     def centred(self, rows: Rows) -> Vectors: ...
     def centre(self, vectors: Vectors, weights: NDArray[np.float32]) -> Vectors: ...
@@ -31,16 +35,17 @@ class CatalogueView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What is shown to anyone of a region: rows of ``popular`` and ``new_arrival``, best first."""
+    """What is shown to anyone: rows of ``popular`` by shopper, those of the region first, and of
+    ``new_arrival``; best first."""
 
-    popular: Rows
+    popular: Sequence[Rows]
     new_arrival: Rows
 
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """The neighbours of a history, one entry per pair: item ``rows`` (e,) was taken beside element
-    number ``elements`` (e,) of the evidence, with co-occurrence C ``strengths`` (e,)."""
+    """The neighbours of all elements, one entry per pair: item ``rows`` (t,) was taken beside
+    element number ``elements`` (t,), with co-occurrence C ``strengths`` (t,)."""
 
     rows: Rows
     elements: NDArray[np.int64]
@@ -49,25 +54,28 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the index found for a shopper: ``rows`` (f,) and the text part of their scores, ``text``
-    (f,), best first. What it did not find has a text part of ``beyond`` at most."""
+    """What the index found: ``rows`` (f,) for the shoppers ``owners`` (f,), and ``text`` (f,), the
+    text part of their scores. What it did not find has a text part of ``beyond`` (b,) at most."""
 
+    owners: NDArray[np.int64]
     rows: Rows
     text: NDArray[np.float32]
-    beyond: float
+    beyond: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
-    """Distinct candidates of one shopper, m of them, recommendable and not excluded.
+class Pools:
+    """The candidates of b shoppers side by side, m in all, none twice for the same shopper, all
+    recommendable and none excluded.
 
-    ``rows`` (m,); ``text`` (m,), the text part of the score, NaN where only its bound is known;
-    ``together`` (m,), the sum over the history of coefficient times C; ``popular`` (m,) and
-    ``new_arrival`` (m,), 1 for the first of those lists falling to 0 behind the last. ``entries``
-    (e,) are the positions of the pairs in Together, ``history`` (n,) those of the evidence's own
-    items; PADDING for what is not in the pool.
+    ``owners`` (m,), the shopper's number, never falling; ``rows`` (m,); ``text`` (m,), the text
+    part of the score, NaN where only its bound is known; ``together`` (m,), the sum over the
+    history of coefficient times C; ``popular`` (m,) and ``new_arrival`` (m,), 1 for the first of
+    those lists falling to 0 behind the last. ``entries`` (t,) are the positions of the pairs in
+    Together, ``history`` (e,) those of the elements' own items; PADDING for what is not in it.
     """
 
+    owners: NDArray[np.int64]
     rows: Rows
     text: NDArray[np.float32]
     together: NDArray[np.float32]
@@ -76,11 +84,12 @@ class Pool:
     entries: NDArray[np.int64]
     history: NDArray[np.int64]
 
-    def take(self, kept: NDArray[np.int64]) -> Pool:
-        """Return the pool of the positions kept, in their order."""
+    def take(self, kept: NDArray[np.int64]) -> Pools:
+        """Return the pools of the positions kept, in their order."""
         moved = np.full(len(self.rows) + 1, PADDING, np.int64)  # the last stands for PADDING
         moved[kept] = np.arange(len(kept))
-        return Pool(
+        return Pools(
+            owners=self.owners[kept],
             rows=self.rows[kept],
             text=self.text[kept],
             together=self.together[kept],
@@ -91,69 +100,95 @@ class Pool:
         )
 
 
-class Slots:
-    """Catalogue row -> position in the pool being merged; one array, used again per shopper.
-
-    Merging by a table of positions takes a tenth of the time of sorting the rows.
-    """
-
-    def __init__(self, n_rows: int) -> None:
-        # One more than needed, so that a catalogue without rows has a slot to look into.
-        self._position = np.full(n_rows + 1, PADDING, np.int64)
-
-    def fill(self, rows: Rows) -> Rows:
-        """Return the distinct rows, which are now at positions 0, 1, ..."""
-        count = np.arange(len(rows))
-        self._position[rows] = count
-        distinct: Rows = rows[self._position[rows] == count]
-        self._position[distinct] = count[: len(distinct)]
-        return distinct
-
-    def of(self, rows: Rows) -> NDArray[np.int64]:
-        """Return positions, PADDING for rows that were not filled in."""
-        inside = (rows >= 0) & (rows < len(self._position))
-        return np.where(inside, self._position[np.where(inside, rows, 0)], PADDING)
-
-    def clear(self, rows: Rows) -> None:
-        """Make the slots fit for the next shopper; ``rows`` as ``fill`` returned them."""
-        self._position[rows] = PADDING
+def bounds_of_each(owners: NDArray[np.int64], n_owners: int) -> list[tuple[int, int]]:
+    """Return where what belongs to each owner begins and ends; ``owners`` never fall."""
+    return list(pairwise(np.searchsorted(owners, np.arange(n_owners + 1)).tolist()))
 
 
 def merge(
-    found: Found,
-    shelf: Shelf,
-    together: Together,
-    evidence: Evidence,
-    exclude: Rows,
-    catalogue: CatalogueView,
-    slots: Slots,
-) -> Pool:
-    """Return the pool: each row of any source once, less the excluded and not recommendable."""
-    rows = slots.fill(np.concatenate([found.rows, shelf.popular, shelf.new_arrival, together.rows]))
-    at_found, at_entries = slots.of(found.rows), slots.of(together.rows)
-    at_popular, at_new = slots.of(shelf.popular), slots.of(shelf.new_arrival)
-    at_history, at_exclude = slots.of(evidence.rows), slots.of(exclude)
-    slots.clear(rows)
-
-    n = len(rows)
-    weights = evidence.coefficients[together.elements] * together.strengths
+    shoppers: Shoppers, found: Found, shelf: Shelf, together: Together, catalogue: CatalogueView
+) -> Pools:
+    """Return the pools: each row of any source once, less the excluded and not recommendable."""
+    n_shoppers = len(shoppers)
+    n_popular = [len(rows) for rows in shelf.popular]
+    owners = np.concatenate(
+        [
+            found.owners,
+            np.repeat(np.arange(n_shoppers), n_popular),
+            np.repeat(np.arange(n_shoppers), len(shelf.new_arrival)),
+            shoppers.owners[together.elements],
+        ]
+    )
+    rows = np.concatenate(
+        [found.rows, *shelf.popular, *[shelf.new_arrival] * n_shoppers, together.rows]
+    )
+    # One number for a row of a shopper: sorting it brings repeats together, shopper by shopper.
+    stride = int(rows.max(initial=0)) + 1
+    keys, places = np.unique(owners * stride + rows, return_inverse=True)
+    n = len(keys)
+    n_found, n_shelf = len(found.rows), sum(n_popular)
+    n_new = n_shoppers * len(shelf.new_arrival)
+    at_found, at_popular, at_new, at_entries = np.split(
+        places, np.cumsum([n_found, n_shelf, n_new])
+    )
+    distinct = keys % stride
     text = np.full(n, np.nan, np.float32)
     text[at_found] = found.text
-    pool = Pool(
-        rows=rows,
+    weights = shoppers.coefficients[together.elements] * together.strengths
+    pools = Pools(
+        owners=keys // stride,
+        rows=distinct,
         text=text,
         together=np.bincount(at_entries, weights, n).astype(np.float32),
-        popular=_falling(at_popular, n),
-        new_arrival=_falling(at_new, n),
+        popular=_put(at_popular, [_falling(length) for length in n_popular], n),
+        new_arrival=_put(at_new, [_falling(len(shelf.new_arrival))] * n_shoppers, n),
         entries=at_entries,
-        history=at_history,
+        history=_positions(keys, shoppers.owners, shoppers.rows, stride),
     )
-    allowed = catalogue.recommendable(rows)
-    allowed[at_exclude[at_exclude != PADDING]] = False
-    return pool.take(np.flatnonzero(allowed))
+    allowed = catalogue.recommendable(distinct)
+    barred = [catalogue.rows(list(profile.exclude)) for profile in shoppers.profiles]
+    of_barred = np.repeat(np.arange(n_shoppers), [len(rows) for rows in barred])
+    excluded = _positions(keys, of_barred, np.concatenate(barred), stride)
+    allowed[excluded[excluded != PADDING]] = False
+    _bar_hashed(allowed, pools, shoppers.profiles, catalogue)
+    return pools.take(np.flatnonzero(allowed))
 
 
-def _falling(positions: NDArray[np.int64], n: int) -> NDArray[np.float32]:
-    values = np.zeros(n, np.float32)
-    values[positions] = 1 - np.arange(len(positions), dtype=np.float32) / max(len(positions), 1)
-    return values
+def _bar_hashed(
+    allowed: NDArray[np.bool_],
+    pools: Pools,
+    profiles: Sequence[Profile],
+    catalogue: CatalogueView,
+) -> None:
+    """Disallow what only hashes exclude; the items of a shopper who has none are not looked at."""
+    bounds = bounds_of_each(pools.owners, len(profiles))
+    for profile, (start, end) in zip(profiles, bounds, strict=True):
+        hashed = profile.exclude_hashed
+        if hashed is not None:
+            left = start + np.flatnonzero(allowed[start:end])
+            item_ids = catalogue.item_ids(pools.rows[left])
+            allowed[left] = [item_id not in hashed for item_id in item_ids]
+
+
+def _positions(
+    keys: NDArray[np.int64], owners: NDArray[np.int64], rows: Rows, stride: int
+) -> NDArray[np.int64]:
+    """Return where the shoppers' rows lie among the keys, PADDING for those that do not."""
+    inside = (rows >= 0) & (rows < stride)
+    wanted = np.where(inside, owners * stride + rows, PADDING)
+    at = np.searchsorted(keys, wanted)
+    at[at == len(keys)] = 0
+    is_there = keys[at] == wanted if len(keys) else np.zeros(len(rows), bool)
+    return np.where(is_there, at, PADDING)
+
+
+def _falling(n: int) -> NDArray[np.float32]:
+    return np.linspace(1, 0, n, endpoint=False, dtype=np.float32)
+
+
+def _put(
+    places: NDArray[np.int64], values: Sequence[NDArray[np.float32]], n: int
+) -> NDArray[np.float32]:
+    column = np.zeros(n, np.float32)
+    column[places] = np.concatenate(values)
+    return column

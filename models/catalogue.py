@@ -40,7 +40,7 @@ class Catalogue:
         *,
         cooccurrence_half_life_ms: float = 180 * DAY_MS,
         popularity_half_life_ms: float = 2 * DAY_MS,
-        inline_below: int = 10_000,
+        inline_below: int = 2_000,
     ) -> None:
         self.dim = dim
         self._factory = index_factory or (lambda _expected_items: ExactIndex(dim))
@@ -191,6 +191,10 @@ class Catalogue:
             raise IndexError(f"expected a row from 0, got {row}")
         return self._ids[row]
 
+    def item_ids(self, rows: Rows) -> list[str]:
+        """Return the items of rows that this catalogue has given out."""
+        return [self._ids[row] for row in rows.tolist()]
+
     def facts(self, item_id: str) -> ItemFacts | None:
         """Return what the shop says of an item, None when it says nothing (any more)."""
         return self._facts.get(self._row_of.get(item_id, PADDING))
@@ -320,14 +324,16 @@ class Catalogue:
 
     def _intern(self, item_ids: Iterable[str]) -> Rows:
         """Return each item's row, a new one where it has none."""
-        rows = []
-        for item_id in item_ids:
-            row = self._row_of.get(item_id)
-            if row is None:
-                row = self._row_of[item_id] = len(self._ids)
-                self._ids.append(item_id)
-            rows.append(row)
-        self._grow()
+        row_of = self._row_of
+        item_ids = list(item_ids)
+        rows = [row_of.get(item_id, PADDING) for item_id in item_ids]
+        if PADDING in rows:
+            for place, item_id in enumerate(item_ids):
+                if (row := row_of.get(item_id)) is None:
+                    row = row_of[item_id] = len(self._ids)
+                    self._ids.append(item_id)
+                rows[place] = row
+            self._grow()
         return np.array(rows, np.int64)
 
     def _grow(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,28 +11,44 @@ from models.item_index import Vectors
 
 
 def pick_diverse(
-    scores: NDArray[np.float32], vectors: Vectors, k: int, diversity: float
+    bounds: Sequence[tuple[int, int]],
+    scores: NDArray[np.float32],
+    vectors: Vectors,
+    k: int,
+    diversity: float,
 ) -> NDArray[np.int64]:
-    """Return up to k positions, best first; scores (n,), vectors (n, dim) of unit length.
+    """Return the positions of up to k picks of each shopper, best first, shopper by shopper.
 
-    Each pick is the largest of ``(1 - diversity) * score - diversity * nearest``: the score is
-    stretched to 0..1 over the candidates, ``nearest`` is the cosine to the closest item already
-    picked, 0 at least. With ``diversity`` 0 the order is that of the scores.
+    The candidates of a shopper lie between its ``bounds`` (start, end); scores (m,), vectors
+    (m, dim) of unit length. Each pick is the largest of
+    ``(1 - diversity) * score - diversity * nearest``: the score is stretched to 0..1 over the
+    shopper's candidates, ``nearest`` is the cosine to the closest item already picked, 0 at
+    least. With ``diversity`` 0 the order is that of the scores.
     """
-    k = min(k, len(scores))
-    order = np.argsort(-scores, kind="stable")
-    if diversity == 0 or k < 2:
-        return order[:k]
-    low, high = float(scores[order[-1]]), float(scores[order[0]])
-    # Divided by ``diversity``, which spares a multiplication per pick.
-    relevance = (scores - low) * np.float32((1 - diversity) / diversity / ((high - low) or 1.0))
-    nearest = np.zeros(len(scores), np.float32)
-    picked = np.empty(k, np.int64)
-    best = int(order[0])
-    for place in range(k):
-        picked[place] = best
-        relevance[best] = -np.inf
-        # One matrix-vector product a pick: the full Gram matrix is mostly never looked at.
-        np.maximum(nearest, vectors @ vectors[best], out=nearest)
-        best = int((relevance - nearest).argmax())
-    return picked
+    lengths = np.array([end - start for start, end in bounds], np.int64)
+    width = int(lengths.max(initial=0))
+    value = np.full((len(bounds), width), -np.inf, np.float32)
+    alike = np.zeros((len(bounds), width, width), np.float32)
+    for shopper, (start, end) in enumerate(bounds):
+        n = end - start
+        if n:
+            value[shopper, :n] = (1 - diversity) * _stretched(scores[start:end])
+            if diversity:
+                of_it = vectors[start:end]
+                alike[shopper, :n, :n] = diversity * (of_it @ of_it.T)
+    each = np.arange(len(bounds))
+    nearest = np.zeros_like(value)
+    picks = np.empty((len(bounds), min(k, width)), np.int64)
+    for place in range(picks.shape[1]):
+        best = (value - nearest).argmax(axis=1)
+        picks[:, place] = best
+        value[each, best] = -np.inf
+        np.maximum(nearest, alike[each, best], out=nearest)
+    picks += np.array([start for start, _ in bounds], np.int64)[:, None]
+    # A shopper with fewer candidates than places has picked them all before the others are full.
+    return picks[np.arange(picks.shape[1]) < lengths[:, None]]
+
+
+def _stretched(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    low, high = scores.min(), scores.max()
+    return np.asarray((scores - low) / ((high - low) or 1), np.float32)

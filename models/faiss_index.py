@@ -22,9 +22,11 @@ from models.item_index import PADDING, ItemIndex, Vectors, check_dim, nothing_fo
 from models.slab import Rows, Slab
 
 #: Flat up to here: 2 ms a search; IVF is faster above, at the price of some recall.
-IVF_FROM_ITEMS = 30_000
+IVF_FROM_ITEMS = 5_000
 
 _BLAS_FROM_QUERIES = 8
+#: For so few, a matrix-vector product and a partition take a fourth of the time of FAISS's scan.
+_SCAN_UP_TO_QUERIES = 4
 #: FAISS's GPU kernels return at most this many.
 _GPU_MAX_K = 2048
 
@@ -58,6 +60,9 @@ class FlatIndex:
     def remove(self, rows: Rows) -> None:
         self.slab.drop(rows)
 
+    def vectors(self, rows: Rows) -> Vectors:
+        return self.slab.get(rows)[0]
+
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
         check_dim(self.dim, queries)
         scores, rows = nothing_found(len(queries), k)
@@ -77,7 +82,7 @@ class IvfIndex:
     """
 
     def __init__(
-        self, dim: int, expected_items: int, *, target_recall: float = 0.97, threads: int = 1
+        self, dim: int, expected_items: int, *, target_recall: float = 0.98, threads: int = 1
     ) -> None:
         self.dim = dim
         self._threads = threads
@@ -85,9 +90,9 @@ class IvfIndex:
         # k-means wants some 40 points for each centre.
         self._train_from = min(expected_items, 40 * self._n_lists)
         self._target_recall = target_recall
-        self._flat: FlatIndex | None = FlatIndex(dim, threads=threads)
+        # What is searched until the lists are trained, and the vectors as they were put after.
+        self._exact = FlatIndex(dim, threads=threads)
         self._ivf: Any = None
-        self._held = np.zeros(1024, bool)  # by row
 
     @property
     def n_probes(self) -> int:
@@ -95,35 +100,29 @@ class IvfIndex:
         return 0 if self._ivf is None else int(self._ivf.nprobe)
 
     def __len__(self) -> int:
-        return len(self._flat) if self._flat is not None else int(self._ivf.ntotal)
+        return len(self._exact)
 
     def upsert(self, rows: Rows, vectors: Vectors) -> None:
         check_dim(self.dim, vectors)
-        if self._flat is None:
-            self._replace(rows, vectors)
-            return
-        self._flat.upsert(rows, vectors)
-        if len(self._flat) >= self._train_from:
-            slab = self._flat.slab
-            _use(self._threads)
-            self._ivf = _trained(self._n_lists, slab.vectors)
-            self._flat = None
-            self._replace(slab.rows, slab.vectors)
-            _tune(self._ivf, slab, self._target_recall, self._threads)
+        if self._ivf is None:
+            self._exact.upsert(rows, vectors)
+            if len(self) >= self._train_from:
+                self._train()
+        elif len(rows):
+            self._unlist(rows)
+            self._exact.upsert(rows, vectors)
+            self._list(np.unique(rows))
 
     def remove(self, rows: Rows) -> None:
-        if self._flat is not None:
-            self._flat.remove(rows)
-            return
-        held = np.unique(rows[(rows >= 0) & (rows < len(self._held))])
-        held = held[self._held[held]]
-        if len(held):
-            self._ivf.remove_ids(held)
-            self._held[held] = False
+        self._unlist(rows)
+        self._exact.remove(rows)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self._exact.vectors(rows)
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
-        if self._flat is not None:
-            return self._flat.search(queries, k)
+        if self._ivf is None:
+            return self._exact.search(queries, k)
         check_dim(self.dim, queries)
         scores, rows = nothing_found(len(queries), k)
         n_found = min(k, len(self))
@@ -134,19 +133,21 @@ class IvfIndex:
             scores[:, :n_found] = np.where(ids == PADDING, -np.inf, found)
         return scores, rows
 
-    def _replace(self, rows: Rows, vectors: Vectors) -> None:
-        if len(rows) == 0:
-            return
-        self.remove(rows)
-        last = len(rows) - 1 - np.unique(rows[::-1], return_index=True)[1]
-        rows, vectors = rows[last], vectors[last]
+    def _train(self) -> None:
+        slab = self._exact.slab
         _use(self._threads)
-        self._ivf.add_with_ids(_c(vectors), np.ascontiguousarray(rows))
-        if rows[-1] >= len(self._held):  # np.unique has sorted them
-            longer = np.zeros(max(int(rows[-1]) + 1, 2 * len(self._held)), bool)
-            longer[: len(self._held)] = self._held
-            self._held = longer
-        self._held[rows] = True
+        self._ivf = _trained(self._n_lists, slab.vectors)
+        self._list(slab.rows)
+        _tune(self._ivf, slab, self._target_recall, self._threads)
+
+    def _list(self, rows: Rows) -> None:
+        _use(self._threads)
+        self._ivf.add_with_ids(_c(self.vectors(rows)), np.ascontiguousarray(rows))
+
+    def _unlist(self, rows: Rows) -> None:
+        held = np.unique(rows[self._exact.slab.has(rows)])
+        if self._ivf is not None and len(held):
+            self._ivf.remove_ids(held)
 
 
 class MirroredIndex:
@@ -181,6 +182,9 @@ class MirroredIndex:
         self._host.remove(rows)
         self._kill(rows)
         self._compact()
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self._host.vectors(rows)
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
         n_asked = min(k + self._n_dead, len(self._row_at))
@@ -225,9 +229,20 @@ def gpu_flat(dim: int) -> Any:
 
 def _knn(queries: Vectors, vectors: Vectors, k: int, threads: int) -> tuple[Vectors, Rows]:
     """Return scores and places in ``vectors`` of the k best, both (n_queries, k); exact."""
+    if len(queries) <= _SCAN_UP_TO_QUERIES:
+        found = [_scan(query, vectors, k) for query in queries]
+        return np.stack([scores for scores, _ in found]), np.stack([places for _, places in found])
     _use(threads)
     scores, places = faiss.knn(_c(queries), _c(vectors), k, metric=faiss.METRIC_INNER_PRODUCT)
     return scores, places
+
+
+def _scan(query: Vectors, vectors: Vectors, k: int) -> tuple[Vectors, Rows]:
+    """Return scores and places of the k best for one query (dim,), both (k,), best first."""
+    scores = vectors @ query
+    places = np.argpartition(scores, len(scores) - k)[len(scores) - k :]
+    places = places[np.argsort(-scores[places], kind="stable")]
+    return scores[places], places
 
 
 def _trained(n_lists: int, vectors: Vectors) -> Any:

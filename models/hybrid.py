@@ -1,21 +1,28 @@
-"""The hybrid score of a pool: text similarity and co-occurrence, recent history first.
+"""The hybrid score of candidates: text similarity and co-occurrence, recent history first.
 
 models/evidence.py has the formula. What is added to it is measured in units of ``reach``, the
 largest score the history could give, and settles near-ties only: on Amazon Beauty every larger
 weight of the interest sums or of popularity made the ranking worse. Where the history says
 nothing (its items have left the catalogue) the interest sums speak in its place.
+
+The part of an item's score that texts speak for is its vector times the shopper's query
+``u = a * sum_j max(c_j, 0) h_j + reach * (long_share * long + short_share * short)``. What speaks
+against is left out of u, or the opposites of a disliked item would be found.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.candidates import Pool
-from models.evidence import Evidence
+from models.candidates import Pools, bounds_of_each
 from models.item_index import PADDING, Vectors
+
+if TYPE_CHECKING:
+    from models.shoppers import Shoppers
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,89 +43,75 @@ class HybridRule:
     repeat_penalty: float = 0.15
 
 
-@dataclass(frozen=True, slots=True)
-class Taste:
-    """One shopper as centred vectors: ``elements`` (n, dim) of the evidence, ``long`` (dim,) and
-    ``short`` (dim,) unit or zero."""
-
-    elements: Vectors
-    long: Vectors
-    short: Vectors
-
-    def query(self, evidence: Evidence, rule: HybridRule) -> NDArray[np.float32]:
-        """Return u (dim,): an item's vector times u is the part of its score that texts speak
-        for. What speaks against is left out, or the opposites of a disliked item would be found.
-        """
-        long_share, short_share = self.interest_shares(evidence, rule)
-        lasting = long_share * self.long + short_share * self.short
-        told = rule.text_share * self._told(evidence)
-        return np.asarray(told + evidence.reach * lasting, np.float32)
-
-    def interest_shares(self, evidence: Evidence, rule: HybridRule) -> tuple[float, float]:
-        """Return the weights of the long and the short interest beside this history."""
-        if self._told(evidence).any():
-            return rule.long_interest, rule.short_interest
-        return rule.text_share / 2, rule.text_share / 2
-
-    def _told(self, evidence: Evidence) -> NDArray[np.float32]:
-        return np.asarray(evidence.coefficients.clip(min=0) @ self.elements, np.float32)
-
-
 def promising(
-    pool: Pool, beyond: float, evidence: Evidence, rule: HybridRule, n: int
+    pools: Pools, beyond: NDArray[np.float32], shoppers: Shoppers, rule: HybridRule, n: int
 ) -> NDArray[np.int64]:
-    """Return the positions that may be among the n best, at most 4 * n of them.
+    """Return the positions that may be among a shopper's n best, at most 4 * n for each.
 
-    Of most candidates the text part is not known, but it is at most ``beyond``. Those that would
-    not reach the n-th best even so need no vectors, which are what costs time.
+    Of most candidates the text part is not known, but it is at most ``beyond`` (b,). Those that
+    would not reach the n-th best even so need no vectors, which are what costs time.
     """
-    known = _beside_text(pool, evidence, rule)
-    is_found = ~np.isnan(pool.text)
-    bound = known + np.where(is_found, pool.text, np.float32(beyond))
-    sure = is_found.copy()
-    sure[pool.history[pool.history != PADDING]] = False  # they lose by it
-    if (evidence.coefficients >= 0).all() and np.count_nonzero(sure) >= n:
-        scores = bound[sure]
-        least = np.partition(scores, len(scores) - n)[len(scores) - n]
-        positions = np.flatnonzero(bound >= least)
-    else:
-        positions = np.arange(len(bound))
-    return positions[largest(bound[positions], 4 * n)]
+    is_found = ~np.isnan(pools.text)
+    known = _beside_text(pools, shoppers, rule)
+    bound = known + np.where(is_found, pools.text, beyond[pools.owners])
+    sure = is_found & ~shoppers.against[pools.owners]
+    sure[pools.history[pools.history != PADDING]] = False  # they lose by it
+    least = _nth_of_each(pools.owners, np.where(sure, bound, -np.inf), n, len(shoppers))
+    positions = np.flatnonzero(bound >= least[pools.owners])
+    return positions[best_of_each(pools.owners[positions], bound[positions], 4 * n)]
 
 
 def score(
-    pool: Pool,
-    vectors: Vectors,
-    query: NDArray[np.float32],
-    evidence: Evidence,
-    taste: Taste,
-    rule: HybridRule,
+    pools: Pools, vectors: Vectors, shoppers: Shoppers, rule: HybridRule
 ) -> NDArray[np.float32]:
-    """Return the scores (m,) of a pool whose centred vectors are ``vectors`` (m, dim).
+    """Return the scores (m,) of pools whose centred vectors are ``vectors`` (m, dim).
 
     What resembles an item that the shopper is against loses by it; what does not gains nothing.
     """
-    scores = _beside_text(pool, evidence, rule)
-    scores += vectors @ query
-    against = np.flatnonzero(evidence.coefficients < 0)
-    if len(against):
-        alike = (vectors @ taste.elements[against].T).clip(min=0)
-        scores += np.float32(rule.text_share) * (alike @ evidence.coefficients[against])
+    scores = _beside_text(pools, shoppers, rule)
+    against = shoppers.against.tolist()
+    for shopper, (start, end) in enumerate(bounds_of_each(pools.owners, len(shoppers))):
+        scores[start:end] += vectors[start:end] @ shoppers.queries[shopper]
+        if against[shopper]:
+            elements = shoppers.elements(shopper)
+            coefficients = shoppers.coefficients[elements].clip(max=0)
+            alike = (vectors[start:end] @ shoppers.vectors[elements].T).clip(min=0)
+            scores[start:end] += np.float32(rule.text_share) * (alike @ coefficients)
     # That an item resembles itself is no reason to show it; that it was disliked is one not to.
-    own = np.flatnonzero((pool.history != PADDING) & (evidence.coefficients > 0))
-    at = pool.history[own]
-    itself = rule.text_share * evidence.coefficients[own] * (vectors[at] ** 2).sum(axis=1)
-    scores[at] -= itself + np.float32(rule.repeat_penalty * evidence.reach)
+    own = np.flatnonzero((pools.history != PADDING) & (shoppers.coefficients > 0))
+    at = pools.history[own]
+    itself = rule.text_share * shoppers.coefficients[own] * (vectors[at] ** 2).sum(axis=1)
+    scores[at] -= itself + rule.repeat_penalty * shoppers.reach[shoppers.owners[own]]
     return scores
 
 
-def largest(values: NDArray[np.float32], n: int) -> NDArray[np.int64]:
-    """Return the positions of the n largest values, in no order."""
-    if n >= len(values):
-        return np.arange(len(values))
-    return np.argpartition(-values, n - 1)[:n]
+def best_of_each(
+    owners: NDArray[np.int64], values: NDArray[np.float32], n: int
+) -> NDArray[np.int64]:
+    """Return the positions of the n largest values of each owner, owner by owner, largest first.
+
+    ``owners`` (m,) never fall; equal values stay in their order.
+    """
+    order = np.lexsort((-values, owners))
+    starts = np.searchsorted(owners, owners)
+    return order[np.arange(len(order)) - starts < n]
 
 
-def _beside_text(pool: Pool, evidence: Evidence, rule: HybridRule) -> NDArray[np.float32]:
-    lists = rule.popular * pool.popular + rule.new_arrival * pool.new_arrival
-    return np.asarray((1 - rule.text_share) * pool.together + evidence.reach * lists, np.float32)
+def _nth_of_each(
+    owners: NDArray[np.int64], values: NDArray[np.float32], n: int, n_owners: int
+) -> NDArray[np.float32]:
+    """Return each owner's n-th largest value, -inf where there are fewer; (n_owners,)."""
+    starts = np.searchsorted(owners, np.arange(n_owners + 1))
+    width = max(int(np.diff(starts).max(initial=0)), n)
+    table = np.full((n_owners, width), -np.inf, np.float32)
+    table[owners, np.arange(len(owners)) - starts[owners]] = values
+    nth: NDArray[np.float32] = np.partition(table, width - n, axis=1)[:, width - n]
+    return nth
+
+
+def _beside_text(pools: Pools, shoppers: Shoppers, rule: HybridRule) -> NDArray[np.float32]:
+    lists = np.float32(rule.popular) * pools.popular
+    lists += np.float32(rule.new_arrival) * pools.new_arrival
+    lists *= shoppers.reach[pools.owners]
+    lists += np.float32(1 - rule.text_share) * pools.together
+    return lists

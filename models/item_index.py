@@ -36,6 +36,9 @@ class ItemIndex(Protocol):
     def remove(self, rows: Rows) -> None:
         """Forget rows; unknown ones are ignored."""
 
+    def vectors(self, rows: Rows) -> Vectors:
+        """Return the vectors as they were put, shape (n, dim); zero for rows not held."""
+
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
         """Return scores and rows, both (n_queries, k), best first, PADDING where none is left."""
 
@@ -56,6 +59,9 @@ class ExactIndex:
 
     def remove(self, rows: Rows) -> None:
         self._slab.drop(rows)
+
+    def vectors(self, rows: Rows) -> Vectors:
+        return self._slab.get(rows)[0]
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
         check_dim(self.dim, queries)

@@ -60,10 +60,7 @@ class ItemVectors:
 
     def centred(self, rows: Rows) -> Vectors:
         """Return centred unit vectors, shape (n, dim); zero where there is no vector."""
-        vectors, known = self.raw(rows)
-        centred = self.centre(vectors, np.ones(len(rows), np.float32))
-        centred[~known] = 0
-        return centred
+        return self._index.vectors(rows)
 
     def centre(self, vectors: Vectors, weights: NDArray[np.floating]) -> Vectors:
         """Return unit(vector - weight * mean), shape (n, dim); zero where nothing is left."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryItem:
+class HistoryItem(Struct, frozen=True):
     """One act on an item; ``weight`` > 0 speaks for it, < 0 against."""
 
     item_id: str
@@ -19,8 +19,7 @@ class HistoryItem:
     event_time_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryText:
+class HistoryText(Struct, frozen=True):
     """One text of the shopper, with its unit vector, shape (dim,)."""
 
     kind: Literal["search", "interest"]
@@ -56,8 +55,7 @@ class Profile:
         return not self.items and not any(text.kind == "search" for text in self.texts)
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(Struct, frozen=True):
     """Why an item was picked; ``weight`` is the share of the score it explains, 0..1."""
 
     kind: str
@@ -66,8 +64,7 @@ class Reason:
     text: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(Struct, frozen=True):
     item_id: str
     score: float
     source: str

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.candidates import Pool
+from models.candidates import Pools, Together, bounds_of_each
 from models.evidence import Evidence
 from models.hybrid import HybridRule
 from models.item_index import PADDING, Vectors
 from models.profile import Reason
-from models.shoppers import Shopper
+from models.shoppers import Shoppers
 
 #: Reasons given per item at most, and the share of the score below which one is not worth saying.
 MOST = 3
@@ -22,6 +22,9 @@ _TEXT_KIND = {
     "interest": "matches_interest",
 }
 _EXTRAS = ("long_term_interest", "recent_interest", "popular", "new_arrival")
+
+#: The kind of a reason, with the item id or the text that it names.
+Said = tuple[str, str | None, str | None]
 
 #: The source of an item, by the kind of its weightiest reason.
 SOURCE_OF: dict[str, str] = {
@@ -37,84 +40,86 @@ SOURCE_OF: dict[str, str] = {
 
 
 def explain(
-    picked: Pool, vectors: Vectors, shopper: Shopper, rule: HybridRule
-) -> list[tuple[Reason, ...]]:
-    """Return the reasons for each item picked, the weightiest first and always one at least.
+    picked: Pools, vectors: Vectors, shoppers: Shoppers, together: Together, rule: HybridRule
+) -> list[list[tuple[Reason, ...]]]:
+    """Return by shopper the reasons for each item picked, the weightiest first, one at least.
 
-    ``vectors`` (k, dim) are the centred ones of the items picked.
+    ``vectors`` (m, dim) are the centred ones of the items picked.
     """
-    parts = np.concatenate(
-        [
-            _by_text(picked, vectors, shopper, rule),
-            _by_pairs(picked, shopper, rule),
-            _extras(picked, vectors, shopper, rule),
-        ],
-        axis=1,
-    ).clip(min=0)
-    shares = parts / np.maximum(parts.sum(axis=1, keepdims=True), 1e-12)
-    weightiest = np.argsort(-shares, axis=1, kind="stable")[:, :MOST]
-    weights = np.take_along_axis(shares, weightiest, axis=1)
+    width = max(len(evidence) for evidence in shoppers.evidences)
+    parts = np.zeros((len(picked.rows), 2 * width + len(_EXTRAS)), np.float32)
+    bounds = bounds_of_each(picked.owners, len(shoppers))
+    for shopper, (start, end) in enumerate(bounds):
+        _by_text(parts[start:end], vectors[start:end], shoppers, shopper, width, rule)
+    places = np.arange(len(shoppers.owners)) - shoppers.starts[shoppers.owners]
+    own = np.flatnonzero(picked.history != PADDING)
+    parts[picked.history[own], places[own]] = 0
+    entries = np.flatnonzero(picked.entries != PADDING)
+    elements = together.elements[entries]
+    parts[picked.entries[entries], width + places[elements]] = (
+        np.float32(1 - rule.text_share)
+        * shoppers.coefficients[elements]
+        * together.strengths[entries]
+    )
+    reach = shoppers.reach[picked.owners]
+    parts[:, 2 * width + 2] = rule.popular * reach * picked.popular
+    parts[:, 2 * width + 3] = rule.new_arrival * reach * picked.new_arrival
+    np.maximum(parts, 0, out=parts)
+    parts /= np.maximum(parts.sum(axis=1, keepdims=True), 1e-12)
+    top = np.argpartition(parts, -MOST, axis=1)[:, -MOST:]
+    falling = np.argsort(-np.take_along_axis(parts, top, axis=1), axis=1)
+    weightiest = np.take_along_axis(top, falling, axis=1)
+    weights = np.take_along_axis(parts, weightiest, axis=1).tolist()
+    columns = weightiest.tolist()
     return [
-        _reasons(columns, of_them, shopper.evidence)
-        for columns, of_them in zip(weightiest.tolist(), weights.tolist(), strict=True)
+        _all_reasons(columns[start:end], weights[start:end], _say(evidence, width))
+        for evidence, (start, end) in zip(shoppers.evidences, bounds, strict=True)
     ]
 
 
 def _by_text(
-    picked: Pool, vectors: Vectors, shopper: Shopper, rule: HybridRule
-) -> NDArray[np.float32]:
-    """Return the text contributions of each element, (k, n)."""
-    coefficients = shopper.evidence.coefficients
-    parts = vectors @ shopper.taste.elements.T
-    np.maximum(parts, 0, out=parts, where=coefficients < 0)
-    parts *= np.float32(rule.text_share) * coefficients
-    own = np.flatnonzero((picked.history != PADDING) & (coefficients > 0))
-    parts[picked.history[own], own] = 0
-    return np.asarray(parts, np.float32)
+    parts: NDArray[np.float32],
+    vectors: Vectors,
+    shoppers: Shoppers,
+    shopper: int,
+    width: int,
+    rule: HybridRule,
+) -> None:
+    """Fill in what each element, and each of the two interests, contributes through texts."""
+    elements = shoppers.elements(shopper)
+    # What speaks against an item is no reason for one that is unlike it.
+    weights = np.float32(rule.text_share) * shoppers.coefficients[elements].clip(min=0)
+    parts[:, : len(weights)] = (vectors @ shoppers.vectors[elements].T) * weights
+    reach = shoppers.reach[shopper]
+    long = vectors @ shoppers.long[shopper]
+    short = vectors @ shoppers.short[shopper]
+    parts[:, 2 * width] = reach * shoppers.long_shares[shopper] * long
+    parts[:, 2 * width + 1] = reach * shoppers.short_shares[shopper] * short
 
 
-def _by_pairs(picked: Pool, shopper: Shopper, rule: HybridRule) -> NDArray[np.float32]:
-    """Return the co-occurrence contributions of each element, (k, n)."""
-    coefficients, together = shopper.evidence.coefficients, shopper.together
-    parts = np.zeros((len(picked.rows), len(coefficients)), np.float32)
-    entries = np.flatnonzero(picked.entries != PADDING)
-    elements = together.elements[entries]
-    strength = coefficients[elements] * together.strengths[entries]
-    parts[picked.entries[entries], elements] = np.float32(1 - rule.text_share) * strength
-    return parts
-
-
-def _extras(
-    picked: Pool, vectors: Vectors, shopper: Shopper, rule: HybridRule
-) -> NDArray[np.float32]:
-    """Return the contributions of what is added to the formula, (k, 4), in _EXTRAS' order."""
-    long_share, short_share = shopper.taste.interest_shares(shopper.evidence, rule)
-    added = [
-        long_share * (vectors @ shopper.taste.long),
-        short_share * (vectors @ shopper.taste.short),
-        rule.popular * picked.popular,
-        rule.new_arrival * picked.new_arrival,
+def _say(evidence: Evidence, width: int) -> list[Said]:
+    """Return what each column of the parts says; none of those between is ever positive."""
+    between = [("", None, None)] * (width - len(evidence))
+    by_text: list[Said] = [
+        (_TEXT_KIND[kind], label, None) if kind == "item" else (_TEXT_KIND[kind], None, label)
+        for kind, label in zip(evidence.kinds, evidence.labels, strict=True)
     ]
-    return np.asarray(shopper.evidence.reach * np.stack(added, axis=1), np.float32)
+    by_pairs = [("taken_together", label, None) for label in evidence.labels]
+    extras = [(kind, None, None) for kind in _EXTRAS]
+    return [*by_text, *between, *by_pairs, *between, *extras]
 
 
-def _reasons(columns: list[int], shares: list[float], evidence: Evidence) -> tuple[Reason, ...]:
-    reasons = tuple(
-        _reason(column, share, evidence)
-        for column, share in zip(columns, shares, strict=True)
-        if share >= LEAST_SHARE
-    )
+def _all_reasons(
+    columns: list[list[int]], weights: list[list[float]], said: list[Said]
+) -> list[tuple[Reason, ...]]:
+    return [_reasons(*of_item, said) for of_item in zip(columns, weights, strict=True)]
+
+
+def _reasons(columns: list[int], shares: list[float], said: list[Said]) -> tuple[Reason, ...]:
+    reasons = []
+    for column, share in zip(columns, shares, strict=True):
+        if share >= LEAST_SHARE:
+            kind, item_id, text = said[column]
+            reasons.append(Reason(kind, share, item_id, text))
     # Nothing speaks for it, yet nothing better was left.
-    return reasons or (Reason("popular", 0.0),)
-
-
-def _reason(column: int, share: float, evidence: Evidence) -> Reason:
-    n = len(evidence)
-    if column >= 2 * n:
-        return Reason(_EXTRAS[column - 2 * n], share)
-    if column >= n:
-        return Reason("taken_together", share, item_id=evidence.labels[column - n])
-    kind, label = evidence.kinds[column], evidence.labels[column]
-    if kind == "item":
-        return Reason(_TEXT_KIND[kind], share, item_id=label)
-    return Reason(_TEXT_KIND[kind], share, text=label)
+    return tuple(reasons) or (Reason("popular", 0.0),)

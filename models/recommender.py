@@ -9,20 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from models.candidates import CatalogueView, Pool, Slots, merge
+from models.candidates import CatalogueView, Pools, Together, bounds_of_each, merge
 from models.diversity import pick_diverse
-from models.hybrid import HybridRule, largest, promising, score
+from models.hybrid import HybridRule, best_of_each, promising, score
 from models.item_index import Vectors
 from models.profile import Profile, Ranked, Reason
 from models.reasons import SOURCE_OF, explain
-from models.shoppers import Retrieval, Shopper
+from models.shoppers import Retrieval, Shoppers
 
 #: MMR chooses among this many of the best per item to show, and at least this many.
-_POOL_PER_PICK = 5
-_SMALLEST_POOL = 100
+_POOL_PER_PICK = 3
+_SMALLEST_POOL = 60
 #: Shoppers ranked at once: enough to share the work, few enough to stay in the cache.
-_CHUNK = 64
+_CHUNK = 32
 
 
 class Recommender:
@@ -61,48 +62,48 @@ class Recommender:
             return [[] for _ in profiles]
         ranked: list[list[Ranked]] = []
         for start in range(0, len(profiles), _CHUNK):
-            shoppers = self._retrieval.shoppers(profiles[start : start + _CHUNK], now_ms)
-            for shopper, best in zip(shoppers, self._rank(shoppers, k), strict=True):
-                ranked.append(best + self._popular(shopper.profile, best, k, now_ms))
+            chunk = profiles[start : start + _CHUNK]
+            for profile, best in zip(chunk, self._rank(chunk, k, now_ms), strict=True):
+                ranked.append(best + self._popular(profile, best, k, now_ms))
         return ranked
 
-    def _rank(self, shoppers: Sequence[Shopper], k: int) -> list[list[Ranked]]:
+    def _rank(self, profiles: Sequence[Profile], k: int, now_ms: int) -> list[list[Ranked]]:
         n_best = max(_SMALLEST_POOL, _POOL_PER_PICK * k)
-        slots = Slots(1 + max(shopper.highest_row for shopper in shoppers))
-        pools = [self._pool(shopper, slots, n_best) for shopper in shoppers]
-        # Shoppers share candidates: each vector is fetched and centred once.
-        rows, places = np.unique(np.concatenate([pool.rows for pool in pools]), return_inverse=True)
-        vectors = self._catalogue.centred(rows)
-        ends = np.cumsum([len(pool.rows) for pool in pools])[:-1]
-        return [
-            [] if shopper.is_blank else self._pick(shopper, pool, vectors[of_pool], n_best, k)
-            for shopper, pool, of_pool in zip(shoppers, pools, np.split(places, ends), strict=True)
-        ]
+        shoppers = self._retrieval.shoppers(profiles)
+        found, together = self._retrieval.found(shoppers), self._retrieval.together(shoppers)
+        shelf = self._retrieval.shelf(shoppers, now_ms)
+        pools = merge(shoppers, found, shelf, together, self._catalogue)
+        pools = pools.take(promising(pools, found.beyond, shoppers, self._rule, n_best))
+        vectors = self._catalogue.centred(pools.rows)
+        scores = score(pools, vectors, shoppers, self._rule)
+        best = best_of_each(pools.owners, scores, n_best)
+        best = best[~shoppers.is_blank[pools.owners[best]]]
+        bounds = bounds_of_each(pools.owners[best], len(shoppers))
+        picked = best[pick_diverse(bounds, scores[best], vectors[best], k, self._diversity)]
+        return self._ranked(picked, pools, scores, vectors, shoppers, together)
 
-    def _pool(self, shopper: Shopper, slots: Slots, n_best: int) -> Pool:
-        exclude = self._catalogue.rows(list(shopper.profile.exclude))
-        evidence, found = shopper.evidence, shopper.found
-        pool = merge(
-            found, shopper.shelf, shopper.together, evidence, exclude, self._catalogue, slots
-        )
-        hashed = shopper.profile.exclude_hashed
-        if hashed is not None:
-            item_ids = map(self._catalogue.item_id, pool.rows.tolist())
-            pool = pool.take(np.flatnonzero([item_id not in hashed for item_id in item_ids]))
-        return pool.take(promising(pool, found.beyond, evidence, self._rule, n_best))
-
-    def _pick(
-        self, shopper: Shopper, pool: Pool, vectors: Vectors, n_best: int, k: int
-    ) -> list[Ranked]:
-        scores = score(pool, vectors, shopper.query, shopper.evidence, shopper.taste, self._rule)
-        best = largest(scores, n_best)
-        picked = best[pick_diverse(scores[best], vectors[best], k, self._diversity)]
-        chosen = pool.take(picked)
-        why = explain(chosen, vectors[picked], shopper, self._rule)
+    def _ranked(
+        self,
+        picked: NDArray[np.int64],
+        pools: Pools,
+        scores: NDArray[np.float32],
+        vectors: Vectors,
+        shoppers: Shoppers,
+        together: Together,
+    ) -> list[list[Ranked]]:
+        chosen = pools.take(picked)
+        why = explain(chosen, vectors[picked], shoppers, together, self._rule)
+        item_ids = self._catalogue.item_ids(chosen.rows)
+        values = scores[picked].tolist()
         return [
-            Ranked(self._catalogue.item_id(row), value, SOURCE_OF[reasons[0].kind], reasons)
-            for row, value, reasons in zip(
-                chosen.rows.tolist(), scores[picked].tolist(), why, strict=True
+            [
+                Ranked(item_id, value, SOURCE_OF[reasons[0].kind], reasons)
+                for item_id, value, reasons in zip(
+                    item_ids[start:end], values[start:end], of_shopper, strict=True
+                )
+            ]
+            for of_shopper, (start, end) in zip(
+                why, bounds_of_each(chosen.owners, len(shoppers)), strict=True
             )
         ]
 
@@ -118,7 +119,7 @@ class Recommender:
         n_asked, shown, is_all = missing + len(barred), list[str](), False
         while len(shown) < missing and not is_all:
             rows = self._catalogue.popular(n_asked, profile.region, now_ms)
-            item_ids = (self._catalogue.item_id(row) for row in rows.tolist())
+            item_ids = self._catalogue.item_ids(rows)
             shown = [i for i in item_ids if i not in barred and i not in hashed][:missing]
             # How many the hashes bar is not known beforehand.
             is_all, n_asked = len(rows) < n_asked, 4 * n_asked

@@ -1,46 +1,74 @@
-"""Profiles of a micro-batch -> shoppers: evidence, taste and candidates, found in one go."""
+"""Profiles of a micro-batch -> shoppers: evidence, taste, query and candidates, found in one go.
+
+Everything is held in columns over all shoppers of the batch, so that the number of array
+operations does not grow with them. An *element* is one of the evidence of one shopper; the
+elements of shopper ``i`` are ``starts[i]`` to ``starts[i + 1]``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.candidates import CatalogueView, Found, Shelf, Together
 from models.evidence import Evidence, evidence_of
-from models.hybrid import HybridRule, Taste
+from models.hybrid import HybridRule
 from models.item_index import PADDING, Vectors
 from models.profile import Profile
 from models.slab import Rows
+
+#: Popular and new items looked at for each shopper: their small gain settles near-ties only, and
+#: what a short list lacks is filled from all that is popular.
+_SHELF = 50
 
 _NO_ROWS: Rows = np.empty(0, np.int64)
 _NO_VALUES: NDArray[np.float32] = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Shopper:
-    """One profile made ready to rank; ``query`` (dim,) is u of models/hybrid.py."""
+class Shoppers:
+    """A micro-batch made ready to rank: b shoppers with e elements.
 
-    profile: Profile
-    evidence: Evidence
-    taste: Taste
-    query: NDArray[np.float32]
-    found: Found
-    together: Together
-    shelf: Shelf
+    ``owners`` (e,), ``rows`` (e,), ``coefficients`` (e,) and ``vectors`` (e, dim, centred) are of
+    the elements; ``long`` and ``short`` (b, dim) the centred interests, ``queries`` (b, dim) the
+    u of models/hybrid.py with ``long_shares`` and ``short_shares`` (b,) the interests' weights in
+    it, ``reach`` (b,) that of the evidence.
+    """
+
+    profiles: Sequence[Profile]
+    evidences: Sequence[Evidence]
+    starts: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    rows: Rows
+    coefficients: NDArray[np.float32]
+    vectors: Vectors
+    long: Vectors
+    short: Vectors
+    queries: Vectors
+    long_shares: NDArray[np.float32]
+    short_shares: NDArray[np.float32]
+    reach: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.profiles)
+
+    def elements(self, shopper: int) -> slice:
+        return slice(int(self.starts[shopper]), int(self.starts[shopper + 1]))
 
     @property
-    def is_blank(self) -> bool:
-        """True when nothing speaks for one item before another."""
-        return not self.query.any() and not len(self.evidence)
+    def against(self) -> NDArray[np.bool_]:
+        """Return which shoppers are against anything, (b,)."""
+        return np.bincount(self.owners, self.coefficients < 0, len(self)) > 0
 
     @property
-    def highest_row(self) -> int:
-        """Return the largest row of any candidate, PADDING when there is none."""
-        of_it = (self.found.rows, self.together.rows, self.shelf.popular, self.shelf.new_arrival)
-        return max(int(rows.max(initial=PADDING)) for rows in of_it)
+    def is_blank(self) -> NDArray[np.bool_]:
+        """Return for which shoppers nothing speaks for one item before another, (b,)."""
+        is_blank: NDArray[np.bool_] = ~self.queries.any(axis=1) & (np.diff(self.starts) == 0)
+        return is_blank
 
 
 class Retrieval:
@@ -56,30 +84,83 @@ class Retrieval:
         self._rule = rule
         self._n_candidates = n_candidates
 
-    def shoppers(self, profiles: Sequence[Profile], now_ms: int) -> list[Shopper]:
-        """Return one shopper per profile, in order."""
+    def shoppers(self, profiles: Sequence[Profile]) -> Shoppers:
+        """Return the shoppers of some profiles, in order."""
         evidences = self._evidences(profiles)
-        tastes = self._tastes(profiles, evidences)
-        queries = np.stack(
-            [
-                taste.query(evidence, self._rule)
-                for taste, evidence in zip(tastes, evidences, strict=True)
-            ]
+        lengths = [len(evidence) for evidence in evidences]
+        owners = np.repeat(np.arange(len(profiles)), lengths)
+        coefficients = np.concatenate([evidence.coefficients for evidence in evidences])
+        rows = np.concatenate([evidence.rows for evidence in evidences])
+        vectors = self._vectors(rows, evidences)
+        long, short = self._interests(profiles, vectors.shape[1])
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        told = np.zeros_like(long)
+        for_it = coefficients.clip(min=0)
+        for number, (start, end) in enumerate(pairwise(starts.tolist())):
+            told[number] = for_it[start:end] @ vectors[start:end]
+        is_told = told.any(axis=1)
+        rule = self._rule
+        long_shares = np.where(is_told, rule.long_interest, rule.text_share / 2).astype(np.float32)
+        short_shares = np.where(is_told, rule.short_interest, rule.text_share / 2).astype(
+            np.float32
         )
-        shelves = {region: self._shelf(region, now_ms) for region in {p.region for p in profiles}}
-        founds, togethers = self._found(queries), self._togethers(evidences)
-        return [
-            Shopper(
-                profile=profile,
-                evidence=evidences[number],
-                taste=tastes[number],
-                query=queries[number],
-                found=founds[number],
-                together=togethers[number],
-                shelf=shelves[profile.region],
-            )
-            for number, profile in enumerate(profiles)
-        ]
+        reach = np.array([evidence.reach for evidence in evidences], np.float32)
+        lasting = long_shares[:, None] * long + short_shares[:, None] * short
+        return Shoppers(
+            profiles=profiles,
+            evidences=evidences,
+            starts=starts,
+            owners=owners,
+            rows=rows,
+            coefficients=coefficients,
+            vectors=vectors,
+            long=long,
+            short=short,
+            queries=np.float32(rule.text_share) * told + reach[:, None] * lasting,
+            long_shares=long_shares,
+            short_shares=short_shares,
+            reach=reach,
+        )
+
+    def found(self, shoppers: Shoppers) -> Found:
+        """Return what the index holds nearest to each shopper's query."""
+        lengths = np.linalg.norm(shoppers.queries, axis=1)
+        asked = np.flatnonzero(lengths)
+        # Without a query every text part is 0.
+        beyond = np.zeros(len(shoppers), np.float32)
+        if not len(asked):
+            return Found(_NO_ROWS, _NO_ROWS, _NO_VALUES, beyond)
+        units = shoppers.queries[asked] / lengths[asked, None]
+        cosines, rows = self._catalogue.search(units, self._n_candidates)
+        is_found = rows != PADDING
+        text = cosines * lengths[asked, None]
+        n_found = is_found.sum(axis=1)
+        last = text[np.arange(len(asked)), np.maximum(n_found - 1, 0)]
+        beyond[asked] = np.where(n_found > 0, last, 0)
+        return Found(np.repeat(asked, n_found), rows[is_found], text[is_found], beyond)
+
+    def shelf(self, shoppers: Shoppers, now_ms: int) -> Shelf:
+        """Return what is shown to anyone of each shopper's region."""
+        k = min(self._n_candidates, _SHELF)
+        arrivals = self._catalogue.new_arrivals(k, now_ms)
+        regions = [profile.region for profile in shoppers.profiles]
+        popular = {region: self._catalogue.popular(k, region, now_ms) for region in set(regions)}
+        return Shelf([popular[region] for region in regions], arrivals)
+
+    def together(self, shoppers: Shoppers) -> Together:
+        """Return the neighbours of every element."""
+        known: dict[int, tuple[Rows, NDArray[np.float32]]] = {PADDING: (_NO_ROWS, _NO_VALUES)}
+        of_elements = []
+        for row in shoppers.rows.tolist():
+            if (found := known.get(row)) is None:
+                found = known[row] = self._catalogue.neighbours(row)
+            of_elements.append(found)
+        lengths = [len(rows) for rows, _ in of_elements]
+        return Together(
+            rows=np.concatenate([_NO_ROWS, *(rows for rows, _ in of_elements)]),
+            elements=np.repeat(np.arange(len(of_elements)), lengths),
+            strengths=np.concatenate([_NO_VALUES, *(values for _, values in of_elements)]),
+        )
 
     def _evidences(self, profiles: Sequence[Profile]) -> list[Evidence]:
         rows = self._catalogue.rows([act.item_id for p in profiles for act in p.items]).tolist()
@@ -90,67 +171,24 @@ class Retrieval:
             start = end
         return evidences
 
-    def _tastes(self, profiles: Sequence[Profile], evidences: Sequence[Evidence]) -> list[Taste]:
-        rows = np.concatenate([evidence.rows for evidence in evidences])
-        elements = self._catalogue.centred(rows)  # zero where a row is a text's PADDING
+    def _vectors(self, rows: Rows, evidences: Sequence[Evidence]) -> Vectors:
+        """Return the centred vectors of the elements, items and texts."""
+        vectors = self._catalogue.centred(rows)  # zero where a row is a text's PADDING
         texts = [text for evidence in evidences for text in evidence.texts]
         if texts:
-            elements[rows == PADDING] = self._catalogue.centre(
-                np.stack(texts), np.ones(len(texts), np.float32)
-            )
-        sums = self._sums(profiles, elements.shape[1])
-        tastes, start = [], 0
-        for number, evidence in enumerate(evidences):
-            end = start + len(evidence)
-            tastes.append(Taste(elements[start:end], sums[0, number], sums[1, number]))
-            start = end
-        return tastes
+            weights = np.ones(len(texts), np.float32)
+            vectors[rows == PADDING] = self._catalogue.centre(np.stack(texts), weights)
+        return vectors
 
-    def _sums(self, profiles: Sequence[Profile], dim: int) -> Vectors:
+    def _interests(self, profiles: Sequence[Profile], dim: int) -> Vectors:
         """Return the centred long and short interests, (2, n_profiles, dim)."""
-        none = np.zeros(dim, np.float32)
         sums = [p.long_interest for p in profiles] + [p.short_interest for p in profiles]
         weights = [p.long_weight for p in profiles] + [p.short_weight for p in profiles]
-        vectors = np.stack([none if vector is None else vector for vector in sums])
-        centred = self._catalogue.centre(vectors, np.asarray(weights, np.float32))
+        vectors = np.zeros((len(sums), dim), np.float32)
+        for number, vector in enumerate(sums):
+            if vector is not None:
+                vectors[number] = vector
+        centred = self._catalogue.centre(vectors, np.array(weights, np.float32))
         # A sum with more against than for names what to avoid; its opposite is no interest.
-        centred[np.asarray(weights) <= 0] = 0
+        centred[np.array(weights) <= 0] = 0
         return centred.reshape(2, len(profiles), dim)
-
-    def _found(self, queries: Vectors) -> list[Found]:
-        lengths = np.linalg.norm(queries, axis=1)
-        asked = np.flatnonzero(lengths)
-        # Without a query every text part is 0.
-        found = [Found(_NO_ROWS, _NO_VALUES, 0.0)] * len(queries)
-        if len(asked):
-            units = queries[asked] / lengths[asked, None]
-            cosines, rows = self._catalogue.search(units, self._n_candidates)
-            for number, of_it, cosine in zip(asked.tolist(), rows, cosines, strict=True):
-                text = cosine[of_it != PADDING] * lengths[number]
-                beyond = float(text[-1]) if len(text) else 0.0
-                found[number] = Found(of_it[of_it != PADDING], text, beyond)
-        return found
-
-    def _shelf(self, region: str | None, now_ms: int) -> Shelf:
-        k = self._n_candidates
-        return Shelf(
-            popular=self._catalogue.popular(k, region, now_ms),
-            new_arrival=self._catalogue.new_arrivals(k, now_ms),
-        )
-
-    def _togethers(self, evidences: Sequence[Evidence]) -> list[Together]:
-        items = {row for evidence in evidences for row in evidence.rows.tolist()} - {PADDING}
-        neighbours = {row: self._catalogue.neighbours(row) for row in items}
-        neighbours[PADDING] = (_NO_ROWS, _NO_VALUES)
-        return [
-            _together([neighbours[row] for row in evidence.rows.tolist()]) for evidence in evidences
-        ]
-
-
-def _together(of_elements: Sequence[tuple[Rows, NDArray[np.float32]]]) -> Together:
-    if not of_elements:
-        return Together(_NO_ROWS, _NO_ROWS, _NO_VALUES)
-    lengths = [len(rows) for rows, _ in of_elements]
-    rows = np.concatenate([rows for rows, _ in of_elements])
-    strengths = np.concatenate([strengths for _, strengths in of_elements])
-    return Together(rows, np.repeat(np.arange(len(of_elements)), lengths), strengths)

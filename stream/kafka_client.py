@@ -47,6 +47,9 @@ class KafkaSender:
 
     async def start(self) -> None:
         """Connect; raises KafkaError when there is no broker."""
+        self._producer = await self._started()
+
+    async def _started(self) -> Any:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._broker,
             acks="all",
@@ -61,7 +64,15 @@ class KafkaSender:
         except BaseException:
             await producer.stop()
             raise
-        self._producer = producer
+        return producer
+
+    async def _renew(self) -> None:
+        """Begin anew: a message that the broker refused has used up a number in the sequence.
+
+        The broker waits for that number, and refuses everything behind it for good.
+        """
+        old, self._producer = self._producer, await self._started()
+        await old.stop()
 
     async def stop(self) -> None:
         """Send what is waiting and disconnect; harmless when not started."""
@@ -78,6 +89,8 @@ class KafkaSender:
             *(self._send(place, batches) for place, batches in places.items()),
             return_exceptions=True,
         )
+        if any(isinstance(r, KafkaError) and not r.retriable for r in sent):
+            await self._renew()
         offsets = [0] * len(outputs)
         for (topic, _), batches, result in zip(places, places.values(), sent, strict=True):
             if isinstance(result, (KafkaError, OSError)):

@@ -258,23 +258,30 @@ class _Folding:
         return self._act(event.item_id, "review", weight, at_ms)
 
     def _user(self, event: User, sourced: Sourced) -> Outcome:
-        if sourced.source == "interests":
-            # The vector of an older record must not speak for a newer one's interests.
-            if event.updated_ms == self.stated.updated_ms and sourced.vector is not None:
-                vector = to_four_bits(sourced.vector)
-                self.stated = msgspec.structs.replace(self.stated, interests_vector=vector)
-                self._triggered(sourced, f"users:{sourced.offset}", event.updated_ms)
+        """Take what is stated; the record and the vector of its interests come in any order."""
+        before, interests = self.stated, self._cut("; ".join(event.interests))
+        if event.updated_ms < before.updated_ms:
             return "folded"
-        if event.updated_ms >= self.stated.updated_ms:
-            self.stated = Stated(
-                updated_ms=event.updated_ms,
-                personalize=event.personalize,
-                region=event.region and self._cut(event.region),
-                locale=event.locale and self._cut(event.locale),
-                interests=self._cut("; ".join(event.interests)),
-            )
-            if not event.personalize:
-                self._forget_profile()
+        same = event.updated_ms == before.updated_ms and interests == before.interests
+        has_vector = sourced.source == "interests" and sourced.vector is not None
+        if event.updated_ms == before.updated_ms and has_vector and not same:
+            # Two records of one millisecond: the vector must not speak for the other one.
+            return "folded"
+        vector = before.interests_vector if same else b""
+        if sourced.source == "interests" and sourced.vector is not None:
+            vector = to_four_bits(sourced.vector)
+        self.stated = Stated(
+            updated_ms=event.updated_ms,
+            personalize=event.personalize,
+            region=event.region and self._cut(event.region),
+            locale=event.locale and self._cut(event.locale),
+            interests=interests,
+            interests_vector=vector,
+        )
+        if not event.personalize:
+            self._forget_profile()
+        elif has_vector:
+            self._triggered(sourced, f"users:{sourced.offset}", event.updated_ms)
         return "folded"
 
     def _forget_profile(self) -> None:

@@ -14,6 +14,7 @@ from yarl import URL
 
 from stream.delivery import SourceMessage
 from stream.engine.batches import BatchStream, source_message
+from stream.engine.lease import Lease
 from stream.engine.table import PartitionTable
 from stream.engine.transport import EngineTransport
 from stream.settings import Settings
@@ -25,6 +26,9 @@ Process = Callable[[Sequence[SourceMessage]], Awaitable[None]]
 
 class EngineApp(faust.App):
     """One tier of the program: its consumer group, its agents and its tables."""
+
+    #: The right to write, as long as the group's coordinator has lately heard of this worker.
+    lease: Lease
 
     def _new_transport(self) -> TransportT:
         # ``kafka://`` means Faust's own driver wherever it is looked up by name.
@@ -39,7 +43,7 @@ def new_app(settings: Settings, tier: str) -> EngineApp:
     datadir = settings.state_dir / tier
     datadir.mkdir(parents=True, exist_ok=True)
     brokers = [URL(f"kafka://{server.strip()}") for server in settings.broker.split(",")]
-    return EngineApp(
+    app = EngineApp(
         group_of(settings, tier),
         broker=brokers,
         store=f"{settings.store}://",
@@ -65,6 +69,8 @@ def new_app(settings: Settings, tier: str) -> EngineApp:
         stream_wait_empty=True,
         stream_recovery_delay=0.0,
     )
+    app.lease = Lease(settings.session_timeout_s)
+    return app
 
 
 def group_of(settings: Settings, tier: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import faust
 from faust.types import EventT
 
 from stream.delivery import SourceMessage
+
+log = logging.getLogger(__name__)
 
 
 class BatchStream(faust.Stream[Any]):
@@ -58,13 +61,19 @@ class BatchStream(faust.Stream[Any]):
         """
         message = event.message
         if message.generation_id != self.app.consumer_generation_id:
+            log.info("left to be read again: %s offset=%d, of an earlier time", *_place(message))
             return
         if not self.app.flow_control.is_active():
+            log.info("left to be read again: %s offset=%d, while rebalancing", *_place(message))
             return
         batch.append(event)
         if not message.tracked and message.topic in self.app.topics.acking_topics:
             message.tracked = True
             self.app.consumer.track_message(message)
+
+
+def _place(message: Any) -> tuple[str, int]:
+    return f"topic={message.topic} partition={message.partition}", message.offset
 
 
 def source_message(event: EventT[Any], prefix: str) -> SourceMessage:

@@ -32,6 +32,7 @@ from tenacity import (
 )
 
 from stream.delivery import DeliveryFailed, Headers, Output, Sender
+from stream.engine.lease import Lease
 from stream.engine.stores import stamp, unstamp
 from stream.engine.table import CONTROL, PartitionTable, StoreFailed
 
@@ -48,6 +49,10 @@ CHUNK_BYTES = 600_000
 
 class CommitFailed(RuntimeError):
     """Rows are stored and outputs may not be sent: the worker must restart, and finish."""
+
+
+class _NotOwner(CommitFailed):
+    """The partitions may be another worker's by now."""
 
 
 class Effect(Struct, frozen=True, array_like=True):
@@ -125,7 +130,11 @@ class Committer:
         sender: Sender,
         changelog: str,
         on_retry: Callable[[], None] = lambda: None,
+        lease: Lease | None = None,
     ) -> None:
+        """``lease`` says whether the partitions held are still this worker's."""
+        self._lease = lease
+        self._n_refused = 0
         self._table = table
         self._sender = sender
         self._changelog = changelog
@@ -157,6 +166,7 @@ class Committer:
 
     async def hold(self, partitions: set[int]) -> None:
         """Hold exactly these partitions: finish the last commit of each new one."""
+        self._n_refused = self._lease.n_refused if self._lease else 0
         self.release(self.partitions - partitions)
         for partition in sorted(partitions - self.partitions):
             await self.recover(partition)
@@ -201,6 +211,7 @@ class Committer:
         Raises CommitFailed or StoreFailed when they may be in one place and not in another; what
         else it raises comes before anything is stored, and the commit may be tried again.
         """
+        await self._must_own()
         prepared = [self._prepare(commit) for commit in commits]
         try:
             for one in prepared:
@@ -208,8 +219,19 @@ class Committer:
             await self._send(prepared)
         except StoreFailed:
             raise
+        except _NotOwner:
+            # The rows stored are in no changelog, and another worker's will be.
+            for one in prepared:
+                self._table.condemn(one.commit.partition)
+            raise
         except Exception as error:
             raise CommitFailed(f"a commit could not be finished: {error!r}") from error
+
+    async def _must_own(self) -> None:
+        if self._lease and not await self._lease.confirmed(self._n_refused):
+            raise _NotOwner(
+                "this worker's session has run out: its partitions may have another owner"
+            )
 
     def _prepare(self, commit: PartitionCommit) -> _Prepared:
         held = self._held[commit.partition]
@@ -267,6 +289,7 @@ class Committer:
             sleep=self._sleep,
         ):
             with attempt:
+                await self._must_own()
                 return await self._sender.send(outputs)
         raise AssertionError("unreachable: the loop ends by returning")
 

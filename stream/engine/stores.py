@@ -9,14 +9,20 @@ When a changelog is replayed over a store that is ahead of it, the newer value s
 
 from __future__ import annotations
 
+import logging
+import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import rocksdict
 from faust.stores import memory, rocksdb
 from faust.types import TP, EventT
+
+log = logging.getLogger(__name__)
 
 SEQUENCE_BYTES = 8
 
@@ -48,6 +54,9 @@ class PartitionedStore(Protocol):
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None: ...
 
+    def condemn(self, partition: int) -> None:
+        """Have the partition built anew from the changelog when it is next opened."""
+
 
 def newest(
     batch: Iterable[EventT[Any]], read: Callable[[int, Sequence[bytes]], list[bytes | None]]
@@ -71,9 +80,42 @@ class RocksDBStore(rocksdb.Store):
     #: Faust's own is valid UTF-8: a user of that name would overwrite the offset, and be lost.
     offset_key = b"\xffoffset"
 
+    def _open_for_partition(self, partition: int) -> Any:
+        """Open a partition's database; a damaged one is begun anew, and filled by the changelog.
+
+        Kept as it is, it would end every worker that starts on it.
+        """
+        path: Path = self.partition_path(partition)
+        condemned = _condemned(path)
+        if condemned.exists():
+            log.warning("%s is rebuilt from the changelog: what it holds is of no use", path)
+            shutil.rmtree(path, ignore_errors=True)
+            condemned.unlink()
+        try:
+            return super()._open_for_partition(partition)
+        except Exception as error:
+            if not _is_damage(error):
+                raise
+            log.error("%s is damaged and rebuilt from the changelog: %s", path, error)
+            shutil.rmtree(path)
+            return super()._open_for_partition(partition)
+
+    @contextmanager
+    def _noting_damage(self, partition: int) -> Iterator[None]:
+        """Condemn a database in which damage is met only now: the next start rebuilds it."""
+        try:
+            yield
+        except Exception as error:
+            if _is_damage(error):
+                self.condemn(partition)
+            raise
+
+    def condemn(self, partition: int) -> None:
+        _condemned(self.partition_path(partition)).touch()
+
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        db = self._db_for_partition(partition)
-        return list(db.get(list(keys)))
+        with self._noting_damage(partition):
+            return list(self._db_for_partition(partition).get(list(keys)))
 
     def write(self, partition: int, rows: Mapping[bytes, bytes | None]) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
@@ -82,7 +124,8 @@ class RocksDBStore(rocksdb.Store):
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        self._db_for_partition(partition).write(batch)
+        with self._noting_damage(partition):
+            self._db_for_partition(partition).write(batch)
 
     def scan(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         # The smallest key that is greater than ``after``.
@@ -115,6 +158,17 @@ class RocksDBStore(rocksdb.Store):
             offsets[tp] = max(event.message.offset, offsets.get(tp, -1))
         for tp, offset in offsets.items():
             self.set_persisted_offset(tp, offset)
+
+
+def _condemned(path: Path) -> Path:
+    return path.with_suffix(".condemned")
+
+
+def _is_damage(error: Exception) -> bool:
+    """True when files of a database are spoilt or gone; a full disk or a lock is no damage."""
+    # RocksDB's bindings raise a plain Exception for everything; the status begins its text.
+    text = str(error)
+    return text.startswith("Corruption") or "No such file or directory" in text
 
 
 class MemoryStore(memory.Store[Any, Any]):
@@ -165,6 +219,9 @@ class MemoryStore(memory.Store[Any, Any]):
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
         """Nothing outlives the process, so nothing is remembered."""
+
+    def condemn(self, partition: int) -> None:
+        """Nothing outlives the process, so nothing is left to be built anew."""
 
     def apply_changelog_batch(
         self,

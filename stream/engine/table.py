@@ -98,6 +98,10 @@ class PartitionTable(faust.Table[bytes, bytes]):
         with _store(self.name):
             return self._partitions.n_bytes()
 
+    def condemn(self, partition: int) -> None:
+        """Have the local store of a partition built anew from the changelog at the next start."""
+        self._partitions.condemn(partition)
+
     def delivered(self, partition: int, changelog_offset: int) -> None:
         """Remember that the local store holds the changelog up to this offset."""
         tp = TP(self.changelog_topic_name, partition)

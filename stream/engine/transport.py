@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from faust.transport.drivers import aiokafka as driver
 
@@ -21,7 +21,8 @@ class EngineConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer: Any = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_MAX_WAIT_MS
-        consumer._client.send = resting(consumer._client.send, REST_S)
+        send = resting(consumer._client.send, REST_S)
+        consumer._client.send = cast(Any, self.app).lease.watching(send)
         return consumer
 
 

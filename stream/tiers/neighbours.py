@@ -35,7 +35,7 @@ class NeighboursTier:
         self.app = new_app(settings, "neighbours")
         self._background = Background(self.app)
         self._table = add_table(self.app, settings, ITEM_STATE.name)
-        self._items = Committer(self._table, parts.sender, ITEM_STATE.name)
+        self._items = Committer(self._table, parts.sender, ITEM_STATE.name, lease=self.app.lease)
         self._table.on_partitions_ready = self._ready
         self.app.on_partitions_revoked.connect(self._revoked, weak=False)
         self._revoked_at = time.monotonic()

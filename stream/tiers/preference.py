@@ -60,7 +60,7 @@ class PreferenceTier:
     def _add_users(self) -> None:
         parts, settings = self._parts, self._parts.settings
         table = self._tables[USER_STATE.name] = add_table(self.app, settings, USER_STATE.name)
-        self._users = Committer(table, parts.sender, USER_STATE.name)
+        self._users = Committer(table, parts.sender, USER_STATE.name, lease=self.app.lease)
         rules = Rules.of(settings)
         failures = Failures(parts.dead_letters, "preferences")
         self._preferences = Preferences(

@@ -183,3 +183,17 @@ def test_the_size_of_the_catalogue_chooses_the_index() -> None:
         pytest.skip("a machine with a GPU always takes the GPU's")
     assert isinstance(faiss_index(DIM, 1000), FlatIndex)
     assert isinstance(faiss_index(DIM, 1_000_000), IvfIndex)
+
+
+def test_gives_back_the_vectors_as_they_were_put_and_zeros_for_the_rest(
+    index: ItemIndex, rng: np.random.Generator
+) -> None:
+    vectors = clustered(rng, 1200)
+    index.upsert(np.arange(1200), vectors)
+    index.upsert(rows_of(3), vectors[5:6])
+    index.remove(rows_of(4))
+
+    found = index.vectors(rows_of(7, 3, 4, 2000, PADDING))
+
+    np.testing.assert_array_equal(found[:2], vectors[[7, 5]])
+    assert not found[2:].any()

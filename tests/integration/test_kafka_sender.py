@@ -129,6 +129,23 @@ async def test_what_the_broker_refuses_fails_by_topic_and_reason(apache_kafka, t
     await sender.stop()
 
 
+@pytest.mark.kafka
+async def test_what_was_refused_does_not_stand_in_the_way_of_what_follows(
+    apache_kafka, topic_prefix
+):
+    settings = Settings(broker=apache_kafka, topic_prefix=topic_prefix, partitions=PARTITIONS)
+    await create_topics(settings)
+    sender = KafkaSender(settings)
+    await sender.start()
+    small = Output("churn-risk", b"anna", b"small")
+    assert await sender.send([small]) == [0]
+    with pytest.raises(DeliveryFailed, match="MessageSizeTooLargeError"):
+        await sender.send([Output("churn-risk", b"anna", b"x" * 1_500_000)])
+    # A producer that goes on counting is refused from here on, as out of order.
+    assert await sender.send([small]) == [1]
+    await sender.stop()
+
+
 async def test_a_sender_that_is_not_started_says_so(settings):
     with pytest.raises(DeliveryFailed, match="not started"):
         await KafkaSender(settings).send([Output("churn-risk", b"a", b"b")])

@@ -7,6 +7,7 @@ import pytest
 from builders import NOW_MS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from shop_catalogue import ShopCatalogue
 
 from models.hybrid import HybridRule
@@ -156,8 +157,8 @@ def test_the_scale_of_the_weights_does_not_matter(
 ) -> None:
     scaled = replace(
         profile,
-        items=tuple(replace(act, weight=act.weight * factor) for act in profile.items),
-        texts=tuple(replace(text, weight=text.weight * factor) for text in profile.texts),
+        items=tuple(structs.replace(act, weight=act.weight * factor) for act in profile.items),
+        texts=tuple(structs.replace(text, weight=text.weight * factor) for text in profile.texts),
     )
     one, other = Recommender(shop.catalogue).recommend([profile, scaled], 10, NOW_MS)
     assert [x.score for x in one] == pytest.approx([x.score for x in other], abs=1e-4)

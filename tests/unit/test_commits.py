@@ -14,6 +14,7 @@ from stream.delivery import Output
 from stream.engine import commits
 from stream.engine.app import add_table, new_app
 from stream.engine.commits import CommitFailed, Committer, Effect, PartitionCommit
+from stream.engine.lease import Lease
 from stream.engine.stores import unstamp
 from stream.engine.table import PartitionTable
 from stream.settings import load_settings
@@ -345,3 +346,55 @@ async def test_chunks_of_a_later_commit_that_was_cut_off_are_not_taken_for_the_l
     assert [name for name in out(outbox) if name.startswith("second")] == [
         f"second{n}" for n in range(4)
     ]
+
+
+# --- a worker whose session has run out ----------------------------------------------------------
+
+
+class Answers(Lease):
+    """A lease that is confirmed as long as the answers say so."""
+
+    def __init__(self, answers: list[bool]) -> None:
+        super().__init__(10.0)
+        self._answers = answers
+
+    async def confirmed(self, n_refused: int) -> bool:
+        return self._answers.pop(0)
+
+
+def owned_by(worker: Worker, answers: list[bool]) -> Committer:
+    """Return a committer that owns its partitions as long as ``answers`` say so."""
+    return Impatient(worker.table, worker.outbox, CHANGELOG, lease=Answers(answers))
+
+
+async def test_a_worker_that_is_no_owner_stores_nothing_and_sends_nothing(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, Outbox())
+    committer = owned_by(worker, [False])
+    await committer.hold({0})
+    with pytest.raises(CommitFailed, match="session"):
+        await committer.commit([PartitionCommit(0, rows={b"anna": b"row"})])
+    assert worker.table.rows(0, [b"anna"]) == [None]
+    assert worker.outbox.sent == []
+
+
+async def test_what_was_stored_before_the_session_ran_out_is_not_kept(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, Outbox(), store="rocksdb")
+    committer = owned_by(worker, [True, False])
+    await committer.hold({0})
+    with pytest.raises(CommitFailed, match="session"):
+        await committer.commit([PartitionCommit(0, rows={b"anna": b"row"})])
+    assert worker.outbox.sent == []
+    worker.table.data._dbs.clear()
+    assert Worker(tmp_path, Outbox(), store="rocksdb").table.rows(0, [b"anna"]) == [None]
+
+
+async def test_outputs_are_held_back_when_the_session_runs_out_after_the_changelog(
+    tmp_path: Path,
+) -> None:
+    worker = Worker(tmp_path, Outbox())
+    committer = owned_by(worker, [True, True, False])
+    await committer.hold({0})
+    effect = Effect("id", "recommendations", b"anna", b"list")
+    with pytest.raises(CommitFailed, match="session"):
+        await committer.commit([PartitionCommit(0, rows={b"anna": b"row"}, effects=[effect])])
+    assert {output.topic for output in worker.outbox.sent} == {CHANGELOG}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from builders import NOW_MS, interaction, review, search, user
 
+from models.packed_vector import to_four_bits
 from stream.core.events import Context
 from stream.core.fold import Sourced, fold
 from stream.core.user_state import (
@@ -167,6 +168,15 @@ def test_a_user_who_wants_no_profile_has_none():
     assert result.state.acts == ()
     assert result.state.faded == ()
     assert result.trigger is None
+
+
+@pytest.mark.parametrize("vector_first", [True, False])
+def test_a_record_and_the_vector_of_its_interests_come_in_any_order(vector_first):
+    record = user(updated_ms=NOW_MS, interests=["hats"], region="north")
+    both = [Sourced("users", 0, 3, NOW_MS, record), Sourced("interests", 0, 3, NOW_MS, record, HAT)]
+    state = fold(UserState(), both[::-1] if vector_first else both, {}, RULES).state
+    assert state.stated.interests_vector == to_four_bits(HAT)
+    assert (state.stated.interests, state.stated.region) == ("hats", "north")
 
 
 def test_interests_of_an_older_record_are_not_those_of_a_newer():

@@ -8,6 +8,7 @@ import pytest
 from builders import NOW_MS
 from shop_catalogue import ShopCatalogue
 
+from models.hashed_ids import HashedIds
 from models.hybrid import HybridRule
 from models.profile import HistoryItem, HistoryText, Profile, Ranked
 from models.recommender import Recommender
@@ -171,6 +172,24 @@ def test_an_unknown_item_in_the_history_says_nothing() -> None:
 def test_an_excluded_item_does_not_come_back() -> None:
     who = profile("boots", exclude=frozenset({"red boots", "old boots", "never heard of"}))
     assert not {"red boots", "old boots"} & set(ids(recommend(who, 10)))
+
+
+def test_an_item_excluded_by_its_hash_comes_back_to_others_of_the_batch_alone() -> None:
+    hashed = HashedIds().plus(["red boots", "old boots", "tea"])
+    bought, free = profile("boots", exclude_hashed=hashed), profile("boots")
+    catalogue = shop()
+    catalogue.put_popularity({"tea": 9})
+    one, other, again = Recommender(catalogue).recommend([bought, free, bought], 10, NOW_MS)
+    assert set(ids(one)) == VECTORS.keys() - {"red boots", "old boots", "tea"}
+    assert set(ids(other)) == set(VECTORS)
+    assert again == one
+
+
+def test_what_hashes_exclude_leaves_no_gap_among_what_is_popular() -> None:
+    catalogue = shop()
+    catalogue.put_popularity({"tea": 9, "coffee": 5, "scarf": 2, "hat": 1})
+    who = profile(exclude_hashed=HashedIds().plus(["tea", "coffee"]))
+    assert ids(recommend(who, 2, catalogue)) == ["scarf", "hat"]
 
 
 def test_a_removed_item_is_not_recommended() -> None:

@@ -200,3 +200,47 @@ def test_memory_remembers_no_offset_since_it_restores_everything(tmp_path: Path)
 
 def test_both_stores_are_ours(tmp_path: Path) -> None:
     assert isinstance(new_table("rocksdb", tmp_path).data, RocksDBStore)
+
+
+# --- damage ---------------------------------------------------------------------------------------
+
+
+def flip(folder: Path, pattern: str) -> None:
+    for path in folder.rglob(pattern):
+        raw = path.read_bytes()
+        path.write_bytes(bytes(byte ^ 0xFF for byte in raw))
+
+
+@pytest.mark.parametrize("pattern", ["MANIFEST*", "CURRENT"])
+def test_a_damaged_database_is_begun_anew_and_asks_for_the_whole_changelog(
+    tmp_path: Path, pattern: str
+) -> None:
+    table = new_table("rocksdb", tmp_path)
+    table.write(0, {b"a": stamp(1, b"A")})
+    table.delivered(0, 7)
+    table.data._dbs.clear()
+    flip(tmp_path, pattern)
+    table = new_table("rocksdb", tmp_path)
+    assert table.rows(0, [b"a"]) == [None]
+    assert table.data.persisted_offset(TP("user-state", 0)) is None
+
+
+def test_damage_that_is_met_while_reading_condemns_the_database_for_the_next_start(
+    tmp_path: Path,
+) -> None:
+    table = new_table("rocksdb", tmp_path)
+    table.write(0, {b"%06d" % n: stamp(1, b"A" * 100) for n in range(5000)})
+    db = table.data._db_for_partition(0)
+    db.flush()
+    table.delivered(0, 7)
+    [path] = tmp_path.rglob("*.sst")
+    raw = bytearray(path.read_bytes())
+    raw[100:400] = bytes(300)
+    path.write_bytes(raw)
+    with pytest.raises(StoreFailed, match="Corruption"):
+        table.rows(0, [b"%06d" % n for n in range(5000)])
+    table.data._dbs.clear()
+    del db
+    again = new_table("rocksdb", tmp_path)
+    assert again.rows(0, [b"000000"]) == [None]
+    assert again.data.persisted_offset(TP("user-state", 0)) is None

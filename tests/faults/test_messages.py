@@ -1,0 +1,102 @@
+"""Faults 8, 9, 12, 13, 14: messages that are poison, late, sent again; a bug for one key."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from faults.generator import Message, Mix, now_ms
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
+MIB = 1024 * 1024
+#: What Kafka takes of one message where the operator allows it.
+LARGE = {"max.message.bytes": str(20 * MIB)}
+
+
+def event(user_id: str, **fields: object) -> bytes:
+    base = {"event_id": f"x{time.monotonic_ns()}", "user_id": user_id, "event_time_ms": now_ms()}
+    return json.dumps({**base, "item_id": "i001", "type": "view", **fields}).encode()
+
+
+def poisons(user_id: str) -> list[Message]:
+    """Return one of each kind of message that can never be processed."""
+    raws: dict[str, bytes | None] = {
+        "null": None,
+        "empty": b"",
+        "cut off": event(user_id)[:-9],
+        "not UTF-8": b'{"user_id": "\xc3\x28"}',
+        "binary": bytes(range(256)),
+        "an array": b"[1]",
+        "nested deeply": b'{"a":' * 100_000,
+        "nested in a field": event(user_id, context="@").replace(b'"@"', b"[" * 50_000),
+        "NaN": event(user_id, price="@").replace(b'"@"', b"NaN"),
+        "infinite": event(user_id, price="@").replace(b'"@"', b"1e999"),
+        "a huge int": event(user_id, event_time_ms="@").replace(b'"@"', b"9" * 400),
+        "wrong type": event(user_id, event_id=7),
+        "unknown act": event(user_id, type="teleport"),
+        "no time": event(user_id, event_time_ms=0),
+        "a bool as time": event(user_id, event_time_ms=True),
+        "an id too long": event(user_id, item_id="i" * 300),
+        "another user": event("somebody-else"),
+        "10 MB": event(user_id, type="x" * 10 * MIB),
+    }
+    headers = (("trace", b"\x00\xff"), ("kind", b"poison"))
+    topics = ("clickstream", "searches", "reviews", "items")
+    key = user_id.encode()
+    # Null in ``items`` is a tombstone, and items keyed otherwise are what they are keyed by.
+    return [
+        Message(topic, key, raw, "dead", headers)
+        for topic in topics
+        for kind, raw in raws.items()
+        if not (topic == "items" and raw is None)
+    ]
+
+
+@pytest.mark.short
+def test_08_poison_is_dead_lettered_whole_and_its_neighbours_are_processed(arena):
+    with arena.trial("08 poison messages") as trial:
+        for topic in ("clickstream", "searches", "reviews", "items"):
+            trial.admin.configure(topic, LARGE)
+        poison = [m for user in ("u001", "u002") for m in poisons(user)]
+        good = list(trial.shoppers.events(10 * len(poison)))
+        mixed = [m for n, one in enumerate(poison) for m in (*good[10 * n : 10 * n + 10], one)]
+        trial.shop.send(mixed)
+        trial.note = f"{len(poison)} poison messages"
+        trial.finish_now()
+        assert not trial.worker.ends, "a worker ended"
+
+
+def test_09_a_bug_for_one_key_costs_that_keys_events_and_no_other(arena):
+    victim = "u007"
+    with arena.trial("09 a bug for one key", inject={"FAULT_BUG_FOR": victim}) as trial:
+        trial.failing = {victim}
+        trial.load(2000)
+        trial.finish_now()
+        assert not trial.worker.ends, "a restart storm"
+
+
+@pytest.mark.short
+def test_12_what_is_sent_twice_counts_once(arena, store):
+    with arena.trial("12 duplicates", store=store) as trial:
+        trial.load(3000, Mix(duplicates=0.10))
+        again = sum(sent.message.fate == "duplicate" for sent in trial.shop.log)
+        trial.note = f"{again} sent again"
+        assert again > 200
+
+
+def test_13_late_and_shuffled_events_give_what_the_rule_says(arena, store):
+    with arena.trial("13 late and out of order", store=store) as trial:
+        events = list(trial.shoppers.events(3000, Mix(late=0.4, texts=0.2)))
+        trial.shoppers.shuffle(events)
+        trial.send(events)
+
+
+def test_14_times_from_the_future_are_cut_and_expire_nobody(arena):
+    with arena.trial("14 event times in the future") as trial:
+        trial.load(2000, Mix(future=0.2))
+        trial.finish_now()
+        cut = trial.worker.metric("preference", "prefstream_clock_skew_events_total")
+        trial.note = f"{cut:.0f} cut"
+        assert cut > 100

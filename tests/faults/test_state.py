@@ -1,0 +1,173 @@
+"""Faults 19 to 22, 27: state that is full, gone, corrupt, stale or cut off."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from faults.generator import HOSTILE, Mix
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka]
+
+
+def flip(folder: Path, rng: random.Random, names: tuple[str, ...], flips: int = 40) -> int:
+    """Flip bytes of the files whose names match; return how many files were hit."""
+    files = [p for name in names for p in sorted(folder.rglob(name)) if p.stat().st_size]
+    for path in files:
+        raw = bytearray(path.read_bytes())
+        for _ in range(flips):
+            raw[rng.randrange(len(raw))] ^= 0xFF
+        path.write_bytes(raw)
+    return len(files)
+
+
+@pytest.mark.short
+def test_20_a_state_folder_that_was_deleted_is_rebuilt(arena):
+    with arena.trial("20 state folder deleted") as trial:
+        trial.load(1500)
+        assert trial.drained(60) is not None
+        assert trial.worker.stop() == 0
+        shutil.rmtree(trial.worker.folder / "state")
+        trial.load(500)
+        trial.worker.start()
+
+
+@pytest.mark.short
+def test_20_a_state_folder_with_flipped_bytes_is_rebuilt(arena):
+    with arena.trial("20 state folder corrupted", seed=20) as trial:
+        trial.load(1500)
+        assert trial.drained(60) is not None
+        assert trial.worker.stop() == 0
+        state = trial.worker.folder / "state"
+        hit = flip(state / "preference", random.Random(20), ("*.log", "*.sst", "MANIFEST*"))
+        trial.note = f"{hit} files"
+        assert hit
+        trial.load(500)
+        trial.worker.start()
+
+
+@pytest.mark.short
+def test_31_an_erased_user_leaves_no_trace_though_events_go_on(arena, store):
+    with arena.trial("31 erasure under load", store=store) as trial:
+        trial.load(1000)
+        erased = trial.shoppers.users[:30]
+        # No new records in between: they would bring the erased back.
+        sending = trial.load_in_background(2500, per_s=500, mix=replace(HOSTILE, records=0.0))
+        for user_id in erased:
+            trial.shop.send([trial.shoppers.erasure(user_id)], per_s=10)
+        sending.join()
+        trial.shop.flush()
+        assert trial.drained(60) is not None
+        back = erased[:10]
+        trial.send(trial.shoppers.record(user_id) for user_id in back)
+        assert trial.drained(60) is not None
+        trial.load(500, Mix(duplicates=0.1), users=back)
+        trial.erased = set(erased[10:])
+        trial.note = f"{len(erased)} erased, {len(back)} came back"
+
+
+@pytest.mark.timeout(240)
+def test_19_a_full_disk_ends_the_worker_cleanly_and_is_made_good_by_space(arena):
+    with arena.trial("19 disk full on the state folder", opened=False) as trial:
+        state = trial.worker.folder / "state"
+        state.mkdir(parents=True)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(state)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("a small tmpfs cannot be mounted here")
+        try:
+            trial.open()
+            trial.load(4000)
+            trial.worker.until(lambda: len(trial.worker.ends) >= 1, "ended by the full disk", 90)
+            codes = {code for _, code in trial.worker.ends}
+            subprocess.run(["mount", "-o", "remount,size=300m", str(state)], check=True)
+            trial.worker.until(trial.worker.ready, "ready", 60)
+            trial.finish_now(90)
+            trial.note = f"{len(trial.worker.ends)} ends, exit {sorted(codes)}"
+            assert codes == {1}
+        finally:
+            trial.close()
+            subprocess.run(["umount", "-l", str(state)], check=False)
+
+
+@pytest.mark.timeout(280)
+def test_21_a_stale_state_folder_brings_no_erased_user_back(arena):
+    with arena.trial("21 stale state folder") as trial:
+        trial.load(1000)
+        assert trial.drained(60) is not None
+        assert trial.worker.stop() == 0
+        state = trial.worker.folder / "state"
+        shutil.copytree(state, trial.worker.folder / "old")
+        trial.worker.start()
+        erased = trial.shoppers.users[:20]
+        trial.send(trial.shoppers.erasure(user_id) for user_id in erased)
+        trial.load(1000, users=trial.shoppers.users[20:])
+        assert trial.drained(60) is not None
+        # So that the tombstones go: nothing in the changelog tells of the erased any more.
+        trial.admin.configure(
+            "user-state",
+            {
+                "min.compaction.lag.ms": "0",
+                "delete.retention.ms": "0",
+                "min.cleanable.dirty.ratio": "0.001",
+                "segment.ms": "1000",
+            },
+        )
+        for _ in range(2):
+            trial.load(400, users=trial.shoppers.users[20:])
+            assert trial.drained(60) is not None
+        keys = {user_id.encode() for user_id in erased}
+        trial.worker.until(
+            lambda: not any(r.key() in keys for r in trial.admin.read("user-state")["user-state"]),
+            "the tombstones compacted",
+            90,
+        )
+        assert trial.worker.stop() == 0
+        shutil.rmtree(state)
+        (trial.worker.folder / "old").rename(state)
+        trial.worker.start()
+        trial.erased = set(erased)
+
+
+@pytest.mark.timeout(200)
+def test_22_a_changelog_that_was_cut_off_is_never_taken_for_an_empty_one(arena, store):
+    with arena.trial("22 changelog truncated", store=store) as trial:
+        trial.load(1500)
+        assert trial.drained(60) is not None
+        assert trial.worker.stop() == 0
+        ends = trial.admin.ends(["user-state"])
+        trial.admin.configure("user-state", {"cleanup.policy": "compact,delete"})
+        trial.admin.trim(ends)
+        trial.admin.configure("user-state", {"cleanup.policy": "compact"})
+        trial.worker.launch()
+        time.sleep(15)
+        refused = bool(trial.worker.ends)
+        trial.note = "refused to start" if refused else "started"
+        if refused:
+            trial.verdict = []
+        else:
+            rows = trial.live_rows()
+            assert len(rows) > trial.n_users // 2, f"silently empty: {len(rows)} rows are left"
+            trial.verdict = []
+
+
+@pytest.mark.timeout(120)
+def test_27_a_damaged_index_snapshot_is_refused_and_the_index_built_anew(arena):
+    with arena.trial("27 index snapshot damaged", seed=27) as trial:
+        trial.load(500)
+        assert trial.drained(60) is not None
+        assert trial.worker.stop() == 0
+        hit = flip(trial.worker.folder / "state/catalogue", random.Random(27), ("*.safetensors",))
+        assert hit
+        trial.load(500)
+        trial.worker.start()
+        served = trial.worker.metric("preference", "prefstream_index_items")
+        text = trial.worker.log.read_text(errors="replace")
+        trial.finish_now()
+        assert served == trial.shoppers.n_items
+        assert "snapshot" in text.lower()
+        trial.note = f"{hit} files; {served:.0f} items served"
