@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from itertools import accumulate
+from math import copysign
 from operator import sub
 from typing import Any, Final, get_args
 
@@ -241,19 +242,23 @@ def _activity_columns(
     numbers: tuple[Any, ...], raw: bytes, base_ms: int
 ) -> tuple[int | float | bytes, ...]:
     first, last, first_bought, last_bought, *counts, spend, short, long, satisfaction = numbers
-    # A sum that is still 0 takes one byte as a whole number, nine as what it is.
     return (
         _ago(first, base_ms),
         _ago(last, base_ms),
         _ago(first_bought, base_ms),
         _ago(last_bought, base_ms),
         *counts,
-        spend or 0,
-        short or 0,
-        long or 0,
-        satisfaction or 0,
+        spend or _nothing(spend),
+        short or _nothing(short),
+        long or _nothing(long),
+        satisfaction or _nothing(satisfaction),
         raw[_ACTIVITY.size :].rstrip(b"\0"),
     )
+
+
+def _nothing(zero: float) -> int | float:
+    """Return a sum that is still 0 in one byte, as a whole number, unless it has a sign to keep."""
+    return 0 if copysign(1, zero) > 0 else zero
 
 
 def _activity(columns: tuple[Any, ...], base_ms: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import texts
 
@@ -70,6 +70,7 @@ states = st.builds(
 
 
 @given(states)
+@example(UserState(activity=activity_bytes(Activity(satisfaction=-0.0))))
 def test_a_row_gives_back_the_state_whatever_it_is(state):
     row = to_row(state)
     assert from_row(row) == state
