@@ -46,6 +46,7 @@ class EngineConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._delivered: defaultdict[TP, deque[int]] = defaultdict(deque)
         self._expected: dict[TP, int] = {}
+        self._gaps: dict[TP, tuple[int, int]] = {}
         self._n_seeks = 0
         self._is_behind = False
 
@@ -100,6 +101,7 @@ class EngineConsumer(driver.Consumer):
                 raise
 
     async def _go_back(self) -> None:
+        self.log.info("fetched records were not handed over: back to the committed offsets")
         try:
             await self.perform_seek()
         except (KafkaError, OSError, asyncio.TimeoutError) as error:
@@ -111,35 +113,61 @@ class EngineConsumer(driver.Consumer):
         """Hand records to their streams; False when some were not."""
         generation = self.app.consumer_generation_id
         active = self._get_active_partitions()
-        whole = True
         for tp in records:
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        unread, whole = await self._gapped(records), True
         for number, (tp, record) in enumerate(self.scheduler.iterate(records), start=1):
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
             is_void = self._n_seeks != n_seeks or self.app.consumer_generation_id != generation
             if is_void or not self.flow_active:
                 return False
+            if tp in unread:
+                continue
             if tp not in active and tp not in self._buffered_partitions:
-                whole = whole and not self.app.topics.acks_enabled_for(tp.topic)
+                # Not one behind it either, even if the partition is resumed meanwhile.
+                unread.add(tp)
+                whole = whole and not self._is_source(tp)
             elif not await self._deliver(tp, self._to_message(tp, record)):
                 return False
         return whole
 
+    async def _gapped(self, records: Records) -> set[TP]:
+        """Return the partitions whose records do not follow those before, and read them again.
+
+        What the broker gives at once has no holes but those of compaction. A hole between two
+        fetches that is still there when its place is read again is one too; otherwise records
+        had been fetched that never came here.
+        """
+        gapped = set()
+        for tp, of_it in records.items():
+            expected = self._expected.get(tp)
+            if expected is None or not of_it or of_it[0].offset <= expected:
+                continue
+            gap = expected, of_it[0].offset
+            if self._gaps.get(tp) == gap:
+                await self._note_gap(tp, expected)
+                continue
+            self.log.info("%r: expected offset %d, got %d: reading again", tp, *gap)
+            self._gaps[tp] = gap
+            gapped.add(tp)
+            await self._seek(tp, expected)
+        return gapped
+
+    def _is_source(self, tp: TP) -> bool:
+        return bool(self.app.topics.acks_enabled_for(tp.topic))
+
     async def _deliver(self, tp: TP, message: Any) -> bool:
         """Hand one message over; False when the flow stopped before it was taken."""
         offset = message.offset
-        if not self.app.topics.acks_enabled_for(tp.topic):
+        if not self._is_source(tp):
             # A changelog: recovery sets the offset from which on it is read.
             if offset >= (self._read_offset[tp] or 0):
                 await self._is_taken(message)
                 self._read_offset[tp] = offset
             return True
-        expected = self._expected.get(tp)
-        if expected is not None and offset < expected:
+        if offset < self._expected.get(tp, 0):
             return True
-        if expected is not None and offset > expected:
-            await self._note_gap(tp, expected)
         if not await self._is_taken(message):
             return False
         self._expected[tp] = offset + 1

@@ -54,6 +54,12 @@ async def consumer(
     consumer.callback = stream
     consumer._set_active_tps({SOURCE, CHANGELOG})
     consumer.resume_flow()
+    consumer.sought = []
+
+    async def seek(tp: TP, offset: int) -> None:
+        consumer.sought.append((tp, offset))
+
+    monkeypatch.setattr(consumer, "_seek", seek)
     monkeypatch.setattr(consumer, "highwater", lambda tp: 100)
     return consumer  # type: ignore[no-any-return]
 
@@ -69,6 +75,12 @@ def committed_at(consumer: Any, offset: int) -> None:
 
 async def hand_over(consumer: Any, records: dict[TP, Any]) -> bool:
     return bool(await consumer._hand_over(records, consumer._n_seeks))
+
+
+async def twice(consumer: Any, records: dict[TP, Any]) -> None:
+    """Hand over what the broker gives once more when it is asked for what is missing."""
+    await hand_over(consumer, records)
+    await hand_over(consumer, records)
 
 
 def acknowledge(consumer: Any, stream: Taking, *offsets: int) -> None:
@@ -116,9 +128,10 @@ async def test_what_compaction_has_removed_does_not_hold_commits_up(
         return {SOURCE: 0}
 
     monkeypatch.setattr(consumer, "earliest_offsets", earliest_offsets)
-    await hand_over(consumer, fetched(3, 9))
-    acknowledge(consumer, stream, 3)
-    assert consumer._new_offset(SOURCE) == 4
+    await hand_over(consumer, fetched(3, 5))
+    await twice(consumer, fetched(9))
+    acknowledge(consumer, stream, 3, 5)
+    assert consumer._new_offset(SOURCE) == 6
     acknowledge(consumer, stream, 9)
     assert consumer._new_offset(SOURCE) == 10
 
@@ -135,7 +148,7 @@ async def test_events_deleted_before_they_were_read_are_reported(
     committed_at(consumer, 59)
     await consumer.perform_seek()
 
-    await hand_over(consumer, fetched(70, 71))
+    await twice(consumer, fetched(70, 71))
 
     assert lost == [(SOURCE, 11)]
 
@@ -163,6 +176,16 @@ async def test_an_event_is_handed_over_once_until_the_consumer_goes_back(
     await consumer.perform_seek()
     await hand_over(consumer, fetched(59))
     assert stream.offsets == [59, 60, 61, 59]
+
+
+async def test_records_that_were_fetched_and_never_came_are_read_again(
+    consumer: Any, stream: Taking
+) -> None:
+    await hand_over(consumer, fetched(5, 6))
+    assert await hand_over(consumer, fetched(9, 10))
+    assert consumer.sought == [(SOURCE, 7)]
+    await hand_over(consumer, fetched(7, 8, 9, 10))
+    assert stream.offsets == [5, 6, 7, 8, 9, 10]
 
 
 async def test_when_the_flow_stops_the_rest_is_left_for_going_back(
