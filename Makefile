@@ -9,12 +9,13 @@ READY := $(VENV)/.ready
 # whole search application.
 E5_READY := $(VENV)/.e5-ready
 
-.PHONY: help demo test faults fast check fmt kafka kafka-stop clean
+.PHONY: help demo test faults bench fast check fmt kafka kafka-stop clean
 
 help:
 	@echo "make demo        embedded broker, simulated shop, workers: event -> recommendation"
 	@echo "make test        everything that needs no GPU: checks, unit, property, both brokers"
 	@echo "make faults      every fault and every control, on Apache Kafka, with a table at the end"
+	@echo "make bench       timings, on Apache Kafka; wants a quiet machine"
 	@echo "make fast        the fast tests only: no broker, no model"
 	@echo "make check       ruff, mypy, import contracts"
 	@echo "make kafka       a real Apache Kafka on loopback (Java 17+ and Maven); make kafka-stop"
@@ -47,6 +48,9 @@ test: check $(E5_READY)
 
 faults: $(READY)
 	$(BIN)/pytest tests/faults -m faults
+
+bench: $(READY)
+	$(BIN)/pytest tests/bench -m bench -s
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix .

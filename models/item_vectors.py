@@ -13,6 +13,10 @@ from models.slab import Rows, Slab
 
 #: Below, the mean is exact: each batch of writes centres everything anew (a millisecond).
 _EXACT_BELOW = 1000
+#: The mean of a few items says more of them than of what all texts have in common: taken off whole,
+#: it would make opposites of two pairs of shoes in a shop of three things. So it is shrunk towards
+#: zero as if there were this many more vectors, of zeros.
+_MEAN_PRIOR = 20
 #: The share of vectors written since the last rebuild that makes the next one due.
 _REBUILD_SHARE = 0.25
 #: So does a mean that has moved this far (the vectors are of length 1).
@@ -178,7 +182,7 @@ class ItemVectors:
             self._missed.update(rows.tolist())
 
     def _current_mean(self) -> NDArray[np.float32]:
-        return (self._sum / max(len(self), 1)).astype(np.float32)
+        return (self._sum / (len(self) + _MEAN_PRIOR)).astype(np.float32)
 
     def _repeat_missed(self, index: ItemIndex, mean: NDArray[np.float32]) -> None:
         with self._lock:

@@ -107,6 +107,9 @@ class Metrics:
         self.dead_letters = self._counter(
             "dead_letters_total", "Events given up on.", "topic", "reason"
         )
+        self.events_lost = self._counter(
+            "events_lost_total", "Events that the broker deleted before they were read.", "topic"
+        )
         self.coalesced = self._counter(
             "recommendations_coalesced_total", "Recommendations left out for a later one's sake."
         )
@@ -234,6 +237,10 @@ class Metrics:
         """Add n events that were given up on, to both counters that show them."""
         self.dead_letters.labels(_topic(topic), _closed(reason, DeadLetterReason)).inc(n)
         self.count_events(topic, "dead_letter", n)
+
+    def count_lost(self, topic: str, n: int) -> None:
+        """Add n events that were deleted before they were read."""
+        self.events_lost.labels(_topic(topic)).inc(n)
 
     def count_texts(self, kind: TextKind, n: int) -> None:
         """Add n texts that went through the encoder."""

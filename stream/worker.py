@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from typing import Literal
 
 import uvloop
+from faust.types import TP
 
 from models.weights import ModelError
 from stream.broker import die_with_parent
@@ -212,6 +213,7 @@ class _Worker:
         stack.push_async_callback(sender.stop)
         tier = _build(self._name, Parts.make(settings, self._metrics, readiness, sender))
         stack.push_async_callback(tier.stop)
+        tier.app.on_events_lost = self._note_lost
         await tier.start()
         stack.push_async_callback(tier.app.stop)
         await tier.app.start()
@@ -250,6 +252,15 @@ class _Worker:
             if self._name != "preference":
                 reason = f"{len(places)} partitions"
                 self._readiness.set("partitions_assigned", True, reason)
+
+    def _note_lost(self, tp: TP, n_events: int) -> None:
+        log.error(
+            "events lost: %d of topic=%s partition=%d were deleted before they were read",
+            n_events,
+            tp.topic,
+            tp.partition,
+        )
+        self._metrics.count_lost(tp.topic.removeprefix(self._settings.topic_prefix), n_events)
 
     def _mine(self, tier: Tier) -> list[Place]:
         prefix = self._settings.topic_prefix

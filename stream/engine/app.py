@@ -29,6 +29,8 @@ class EngineApp(faust.App):
 
     #: The right to write, as long as the group's coordinator has lately heard of this worker.
     lease: Lease
+    #: Told the partition and the number of events that the broker deleted before they were read.
+    on_events_lost: Callable[[TP, int], None]
 
     def _new_transport(self) -> TransportT:
         # ``kafka://`` means Faust's own driver wherever it is looked up by name.
@@ -70,6 +72,7 @@ def new_app(settings: Settings, tier: str) -> EngineApp:
         stream_recovery_delay=0.0,
     )
     app.lease = Lease(settings.session_timeout_s)
+    app.on_events_lost = lambda tp, n: log.error("%d events lost: %s", n, tp)
     return app
 
 

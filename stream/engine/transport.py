@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 
+from stream.engine.consumer import CommittedPositions, EngineConsumer
 from stream.engine.resting import resting
 
 #: Faust asks the broker to hold an empty fetch for 1.5 s, whatever the settings say.
@@ -25,8 +28,13 @@ class EngineConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._client.send = cast(Any, self.app).lease.watching(send)
         return consumer
 
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go back to what is committed of the sources."""
+        positions = CommittedPositions(self._ensure_consumer(), self.app.topics.acks_enabled_for)
+        return cast(Mapping[TP, int], await self.call_thread(positions.seek))
 
-class EngineConsumer(driver.Consumer):
+
+class ThreadedConsumer(EngineConsumer):
     """A consumer that runs in our thread."""
 
     def _new_consumer_thread(self) -> EngineConsumerThread:
@@ -36,4 +44,4 @@ class EngineConsumer(driver.Consumer):
 class EngineTransport(driver.Transport):
     """The transport of both tiers."""
 
-    Consumer = EngineConsumer
+    Consumer = ThreadedConsumer

@@ -30,6 +30,7 @@ def touch(metrics: Metrics, second: int) -> None:
     for topic in ("clickstream", "searches"):
         metrics.count_events(topic, "folded", 200)
         metrics.count_dead_letters(topic, "bad_event", 1)
+        metrics.count_lost(topic, 1)
     for topic in ("recommendations", "churn-risk"):
         metrics.count_outputs([topic] * 20)
         metrics.published(topic, [NOW_MS - 80, NOW_MS + 9], [NOW_MS - 60] * 2, NOW_MS)

@@ -169,7 +169,7 @@ def test_25_what_was_trimmed_before_it_was_read_is_counted_as_lost(arena):
         }
         trial.worker.start()
         assert trial.drained(60) is not None
-        counted = trial.worker.metric("preference", "prefstream_events_skipped_total")
+        counted = trial.worker.metric("preference", "prefstream_events_lost_total")
         trial.verdict = []
         trial.note = f"{len(gone)} trimmed, {counted:.0f} counted"
         assert counted == len(gone)

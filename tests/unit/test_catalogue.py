@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from models.catalogue import Catalogue
 from models.faiss_index import FlatIndex, IvfIndex
 from models.item_index import PADDING, ExactIndex, ItemIndex
+from models.item_vectors import _MEAN_PRIOR as PRIOR
 from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
 
@@ -134,9 +135,20 @@ def test_vectors_are_centred_by_the_mean_of_the_catalogue(rng: np.random.Generat
     catalogue = Catalogue(DIM)
     catalogue.put_vectors(ids(50)[:20], raw[:20])
     catalogue.put_vectors(ids(50)[20:], raw[20:])
-    wanted = raw - raw.mean(axis=0)
+    wanted = raw - raw.sum(axis=0) / (50 + PRIOR)
     wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
     np.testing.assert_allclose(catalogue.centred(np.arange(50)), wanted, atol=2e-3)
+
+
+def test_in_a_shop_of_three_things_two_pairs_of_shoes_are_still_alike(
+    rng: np.random.Generator,
+) -> None:
+    shoe, cup = units(rng, 2)
+    other_shoe = shoe + 0.5 * units(rng, 1)[0]
+    catalogue = Catalogue(DIM)
+    catalogue.put_vectors(ids(3), np.stack([shoe, other_shoe / np.linalg.norm(other_shoe), cup]))
+    first, second, _ = catalogue.centred(np.arange(3))
+    assert first @ second > 0.5
 
 
 def test_the_mean_follows_replaced_and_dropped_vectors(rng: np.random.Generator) -> None:

@@ -10,8 +10,9 @@ from aiokafka.protocol.metadata import MetadataResponse_v0
 
 from stream.engine import resting as module
 from stream.engine.app import new_app
+from stream.engine.consumer import EngineConsumer
 from stream.engine.resting import is_empty_fetch, resting
-from stream.engine.transport import EngineConsumer, EngineTransport
+from stream.engine.transport import EngineTransport
 from stream.settings import load_settings
 
 EMPTY = FetchResponse_v4(0, [("t", [(0, 0, 7, 7, [], b""), (1, 0, 7, 7, [], b"")])])

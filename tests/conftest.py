@@ -1,4 +1,4 @@
-"""Brokers for the integration tests: a real Apache Kafka and the embedded one, once per session."""
+"""Brokers for the tests that want one: a real Apache Kafka and the embedded one, once per session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from stream.broker import EmbeddedBroker
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def _kafka_script() -> ModuleType:

@@ -1,0 +1,249 @@
+"""EngineConsumer: hands records to the streams and commits no further than what came of them.
+
+Faust's own consumer may commit past an event that no stream has seen, and so lose it:
+
+- It drops fetched records when the flow stops or a generation ends, and goes back to the committed
+  offsets only sometimes; a partition without a committed offset never goes back.
+- ``_new_offset`` takes one missing event at the head for none (``> 1``, though the committed offset
+  is the next one to read), and none is missed before the first commit.
+- ``_add_gap`` counts the event behind a gap as acknowledged, together with those before it, which
+  compaction has removed, or which were dropped.
+
+Here the order of handing over is kept, and only its acknowledged beginning is committed. Records
+that are not handed over make the consumer go back to what is committed. A record is handed to a
+stream without the four tasks that Faust makes for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from typing import Any, cast
+
+from aiokafka.errors import KafkaError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+#: How long a fetch waits for records.
+_FETCH_S = 1.0
+#: Records handed over between two breaths of the event loop.
+_SLICE = 100
+
+#: How the end of fetching shows.
+_STOPPED: tuple[type[BaseException], ...] = (
+    *driver.Consumer.consumer_stopped_errors,
+    asyncio.CancelledError,
+)
+
+Records = Mapping[TP, Any]
+
+
+class EngineConsumer(driver.Consumer):
+    """See above. ``_expected`` is the next offset to hand over, by partition."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._delivered: defaultdict[TP, deque[int]] = defaultdict(deque)
+        self._expected: dict[TP, int] = {}
+        self._gaps: dict[TP, tuple[int, int]] = {}
+        self._n_seeks = 0
+        self._is_behind = False
+
+    # Position -----------------------------------------------------------------------------------
+
+    async def perform_seek(self) -> None:
+        """Go back to what is committed: whatever was handed over since will be so again."""
+        self._n_seeks += 1  # what is being fetched now may be of before or of after
+        await super().perform_seek()
+        self._n_seeks += 1
+        self._is_behind = False
+        for tp in self._delivered.keys() | self._acked.keys():
+            self._delivered[tp].clear()
+            self._acked[tp].clear()
+            self._acked_index[tp].clear()
+        self._expected = {
+            tp: committed for tp, committed in self._committed_offset.items() if committed
+        }
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        await super().on_partitions_revoked(revoked)
+        for tp in revoked:
+            self._delivered.pop(tp, None)
+            self._expected.pop(tp, None)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        """Return the offset to commit, the next one to read; None when nothing new is done."""
+        delivered, acked = self._delivered[tp], self._acked_index[tp]
+        last = None
+        while delivered and delivered[0] in acked:
+            last = delivered.popleft()
+            acked.discard(last)
+        self._acked[tp].clear()
+        return None if last is None else last + 1
+
+    # Handing over -------------------------------------------------------------------------------
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Hand over what is fetched until the fetcher stops."""
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                if self._is_behind and self.flow_active:
+                    await self._go_back()
+                n_seeks = self._n_seeks
+                records, _ = await self._wait_next_records(_FETCH_S)
+                await asyncio.sleep(0)
+                if records and not self.should_stop:
+                    whole = await self._hand_over(records, n_seeks)
+                    self._is_behind = self._is_behind or not whole
+        except _STOPPED:
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _go_back(self) -> None:
+        self.log.info("fetched records were not handed over: back to the committed offsets")
+        try:
+            await self.perform_seek()
+        except (KafkaError, OSError, asyncio.TimeoutError) as error:
+            # The group may be rebalancing, which ends with going back too.
+            self.log.warning("not gone back to the committed offsets yet: %r", error)
+            await asyncio.sleep(_FETCH_S)
+
+    async def _hand_over(self, records: Records, n_seeks: int) -> bool:
+        """Hand records to their streams; False when some were not."""
+        generation = self.app.consumer_generation_id
+        active = self._get_active_partitions()
+        for tp in records:
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        unread, whole = await self._gapped(records), True
+        for number, (tp, record) in enumerate(self.scheduler.iterate(records), start=1):
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+            is_void = self._n_seeks != n_seeks or self.app.consumer_generation_id != generation
+            if is_void or not self.flow_active:
+                return False
+            if tp in unread:
+                continue
+            if tp not in active and tp not in self._buffered_partitions:
+                # Not one behind it either, even if the partition is resumed meanwhile.
+                unread.add(tp)
+                whole = whole and not self._is_source(tp)
+            elif not await self._deliver(tp, self._to_message(tp, record)):
+                return False
+        return whole
+
+    async def _gapped(self, records: Records) -> set[TP]:
+        """Return the partitions whose records do not follow those before, and read them again.
+
+        What the broker gives at once has no holes but those of compaction. A hole between two
+        fetches that is still there when its place is read again is one too; otherwise records
+        had been fetched that never came here.
+        """
+        gapped = set()
+        for tp, of_it in records.items():
+            expected = self._expected.get(tp)
+            if expected is None or not of_it or of_it[0].offset <= expected:
+                continue
+            gap = expected, of_it[0].offset
+            if self._gaps.get(tp) == gap:
+                await self._note_gap(tp, expected)
+                continue
+            self.log.info("%r: expected offset %d, got %d: reading again", tp, *gap)
+            self._gaps[tp] = gap
+            gapped.add(tp)
+            await self._seek(tp, expected)
+        return gapped
+
+    def _is_source(self, tp: TP) -> bool:
+        return bool(self.app.topics.acks_enabled_for(tp.topic))
+
+    async def _deliver(self, tp: TP, message: Any) -> bool:
+        """Hand one message over; False when the flow stopped before it was taken."""
+        offset = message.offset
+        if not self._is_source(tp):
+            # A changelog: recovery sets the offset from which on it is read.
+            if offset >= (self._read_offset[tp] or 0):
+                await self._is_taken(message)
+                self._read_offset[tp] = offset
+            return True
+        if offset < self._expected.get(tp, 0):
+            return True
+        if not await self._is_taken(message):
+            return False
+        self._expected[tp] = offset + 1
+        self._delivered[tp].append(offset)
+        if self._commit_every is not None and self._n_acked >= self._commit_every:
+            self._n_acked = 0
+            await self.commit()
+        return True
+
+    async def _note_gap(self, tp: TP, expected: int) -> None:
+        """Report what was deleted before it was read; compaction and markers leave gaps too."""
+        begin = (await self.earliest_offsets(tp)).get(tp, 0)
+        if begin > expected:
+            self.app.on_events_lost(tp, begin - expected)  # type: ignore[attr-defined]
+
+    async def _is_taken(self, message: Any) -> bool:
+        """Run the callback, at once if it does not wait; False if the flow is suspended first."""
+        taking = cast(Coroutine[Any, Any, Any], self.callback(message))
+        try:
+            waits_for = taking.send(None)
+        except StopIteration:
+            return True
+        rest = asyncio.ensure_future(_Rest(taking, waits_for))
+        suspended = asyncio.ensure_future(self.suspend_flow.wait())
+        try:
+            await asyncio.wait({rest, suspended}, return_when=asyncio.FIRST_COMPLETED)
+            if rest.done():
+                rest.result()
+            return rest.done()
+        finally:
+            rest.cancel()
+            suspended.cancel()
+
+
+class _Rest(Awaitable[None]):
+    """What is left of a coroutine that was begun by hand and waits for something."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    answer = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - handed on, whatever it is
+                    waits_for = self._coroutine.throw(error)
+                else:
+                    waits_for = self._coroutine.send(answer)
+        except StopIteration:
+            return
+
+
+class CommittedPositions:
+    """Goes back to the committed offsets in the consumer's thread: sources only, and all of them.
+
+    aiokafka's ``seek_to_committed`` leaves a partition without a committed offset where it is,
+    behind records that no stream has seen, and moves changelogs that are being read.
+    """
+
+    def __init__(self, consumer: Any, is_source: Callable[[str], bool]) -> None:
+        self._consumer = consumer
+        self._is_source = is_source
+
+    async def seek(self) -> dict[TP, int]:
+        """Return the committed offset of each source partition, 0 where there is none."""
+        sources = [tp for tp in self._consumer.assignment() if self._is_source(tp.topic)]
+        committed = await asyncio.gather(*(self._consumer.committed(tp) for tp in sources))
+        for tp, offset in zip(sources, committed, strict=True):
+            if offset is None:
+                await self._consumer.seek_to_beginning(tp)
+            else:
+                self._consumer.seek(tp, offset)
+        return {
+            TP(tp.topic, tp.partition): offset or 0
+            for tp, offset in zip(sources, committed, strict=True)
+        }

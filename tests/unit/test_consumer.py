@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import ConsumerRecord, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from stream.engine.app import new_app
+from stream.engine.consumer import CommittedPositions, EngineConsumer
+from stream.settings import load_settings
+
+SOURCE, CHANGELOG = TP("users", 0), TP("user-state", 0)
+
+
+def record(offset: int, tp: TP = SOURCE) -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord(*tp, offset, 0, 0, b"k", b"v", None, 1, 1, ())
+
+
+def fetched(*offsets: int, tp: TP = SOURCE) -> dict[TP, Any]:
+    return {tp: [record(offset, tp) for offset in offsets]}
+
+
+class Taking:
+    """A stream that takes what it is handed, or waits until it is let."""
+
+    def __init__(self) -> None:
+        self.offsets: list[int] = []
+        self.messages: dict[int, Any] = {}
+        self.may_take = asyncio.Event()
+        self.may_take.set()
+
+    async def __call__(self, message: Any) -> None:
+        await self.may_take.wait()
+        self.offsets.append(message.offset)
+        self.messages[message.offset] = message
+
+
+@pytest.fixture
+def stream() -> Taking:
+    return Taking()
+
+
+@pytest.fixture
+async def consumer(
+    tmp_path: Path, stream: Taking, monkeypatch: pytest.MonkeyPatch
+) -> EngineConsumer:
+    app = new_app(load_settings(state_dir=tmp_path), "preference")
+    app.topics._acking_topics.add(SOURCE.topic)
+    consumer: Any = app.consumer
+    consumer.callback = stream
+    consumer._set_active_tps({SOURCE, CHANGELOG})
+    consumer.resume_flow()
+    consumer.sought = []
+
+    async def seek(tp: TP, offset: int) -> None:
+        consumer.sought.append((tp, offset))
+
+    monkeypatch.setattr(consumer, "_seek", seek)
+    monkeypatch.setattr(consumer, "highwater", lambda tp: 100)
+    return consumer  # type: ignore[no-any-return]
+
+
+def committed_at(consumer: Any, offset: int) -> None:
+    """Let the broker know a committed offset, and the consumer go to it."""
+
+    async def seek_to_committed() -> dict[TP, int]:
+        return {SOURCE: offset}
+
+    consumer.seek_to_committed = seek_to_committed
+
+
+async def hand_over(consumer: Any, records: dict[TP, Any]) -> bool:
+    return bool(await consumer._hand_over(records, consumer._n_seeks))
+
+
+async def twice(consumer: Any, records: dict[TP, Any]) -> None:
+    """Hand over what the broker gives once more when it is asked for what is missing."""
+    await hand_over(consumer, records)
+    await hand_over(consumer, records)
+
+
+def acknowledge(consumer: Any, stream: Taking, *offsets: int) -> None:
+    for offset in offsets:
+        consumer.ack(stream.messages[offset])
+
+
+async def test_only_the_acknowledged_beginning_is_committed(consumer: Any, stream: Taking) -> None:
+    committed_at(consumer, 59)
+    await consumer.perform_seek()
+    assert await hand_over(consumer, fetched(59, 60, 61))
+
+    acknowledge(consumer, stream, 60)
+    assert consumer._new_offset(SOURCE) is None
+    acknowledge(consumer, stream, 59)
+    assert consumer._new_offset(SOURCE) == 61
+    acknowledge(consumer, stream, 61)
+    assert consumer._new_offset(SOURCE) == 62
+    assert consumer._new_offset(SOURCE) is None
+
+
+async def test_fausts_own_consumer_commits_past_the_event_at_the_head(
+    consumer: Any, stream: Taking
+) -> None:
+    committed_at(consumer, 59)
+    await consumer.perform_seek()
+    await hand_over(consumer, fetched(59, 60))
+    acknowledge(consumer, stream, 60)
+
+    assert driver.Consumer._new_offset(consumer, SOURCE) == 61
+
+
+async def test_before_the_first_commit_nothing_is_passed_over_either(
+    consumer: Any, stream: Taking
+) -> None:
+    await hand_over(consumer, fetched(0, 1))
+    acknowledge(consumer, stream, 1)
+    assert consumer._new_offset(SOURCE) is None
+
+
+async def test_what_compaction_has_removed_does_not_hold_commits_up(
+    consumer: Any, stream: Taking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def earliest_offsets(*_: TP) -> dict[TP, int]:
+        return {SOURCE: 0}
+
+    monkeypatch.setattr(consumer, "earliest_offsets", earliest_offsets)
+    await hand_over(consumer, fetched(3, 5))
+    await twice(consumer, fetched(9))
+    acknowledge(consumer, stream, 3, 5)
+    assert consumer._new_offset(SOURCE) == 6
+    acknowledge(consumer, stream, 9)
+    assert consumer._new_offset(SOURCE) == 10
+
+
+async def test_events_deleted_before_they_were_read_are_reported(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def earliest_offsets(*_: TP) -> dict[TP, int]:
+        return {SOURCE: 70}
+
+    lost: list[tuple[TP, int]] = []
+    monkeypatch.setattr(consumer, "earliest_offsets", earliest_offsets)
+    consumer.app.on_events_lost = lambda tp, n: lost.append((tp, n))
+    committed_at(consumer, 59)
+    await consumer.perform_seek()
+
+    await twice(consumer, fetched(70, 71))
+
+    assert lost == [(SOURCE, 11)]
+
+
+async def test_records_fetched_before_going_back_are_not_handed_over(
+    consumer: Any, stream: Taking
+) -> None:
+    committed_at(consumer, 59)
+    n_seeks = consumer._n_seeks
+    await consumer.perform_seek()
+
+    assert not await consumer._hand_over(fetched(60, 61), n_seeks)
+    assert await hand_over(consumer, fetched(59, 60, 61))
+    assert stream.offsets == [59, 60, 61]
+
+
+async def test_an_event_is_handed_over_once_until_the_consumer_goes_back(
+    consumer: Any, stream: Taking
+) -> None:
+    committed_at(consumer, 59)
+    await hand_over(consumer, fetched(59, 60))
+    await hand_over(consumer, fetched(59, 60, 61))
+    assert stream.offsets == [59, 60, 61]
+
+    await consumer.perform_seek()
+    await hand_over(consumer, fetched(59))
+    assert stream.offsets == [59, 60, 61, 59]
+
+
+async def test_records_that_were_fetched_and_never_came_are_read_again(
+    consumer: Any, stream: Taking
+) -> None:
+    await hand_over(consumer, fetched(5, 6))
+    assert await hand_over(consumer, fetched(9, 10))
+    assert consumer.sought == [(SOURCE, 7)]
+    await hand_over(consumer, fetched(7, 8, 9, 10))
+    assert stream.offsets == [5, 6, 7, 8, 9, 10]
+
+
+async def test_when_the_flow_stops_the_rest_is_left_for_going_back(
+    consumer: Any, stream: Taking
+) -> None:
+    stream.may_take.clear()
+    handing = asyncio.create_task(hand_over(consumer, fetched(5, 6)))
+    await asyncio.sleep(0.01)
+    consumer.stop_flow()
+
+    assert not await handing
+    assert stream.offsets == []
+
+
+async def test_a_stream_that_is_slow_to_take_is_waited_for(consumer: Any, stream: Taking) -> None:
+    stream.may_take.clear()
+    handing = asyncio.create_task(hand_over(consumer, fetched(5, 6)))
+    await asyncio.sleep(0.01)
+    assert stream.offsets == []
+    stream.may_take.set()
+
+    assert await handing
+    assert stream.offsets == [5, 6]
+
+
+async def test_records_of_a_partition_that_is_paused_are_read_again(
+    consumer: Any, stream: Taking
+) -> None:
+    consumer.pause_partitions({SOURCE, CHANGELOG})
+    assert not await hand_over(consumer, fetched(5))
+    # A changelog's place is for the recovery to set.
+    assert await hand_over(consumer, fetched(5, tp=CHANGELOG))
+    assert stream.offsets == []
+
+
+class BrokersConsumer:
+    """What is asked of an AIOKafkaConsumer."""
+
+    def __init__(self, committed: dict[TopicPartition, int | None]) -> None:
+        self._committed = committed
+        self.at: dict[TopicPartition, int | str] = {}
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self._committed)
+
+    async def committed(self, tp: TopicPartition) -> int | None:
+        return self._committed[tp]
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        self.at[tp] = offset
+
+    async def seek_to_beginning(self, tp: TopicPartition) -> None:
+        self.at[tp] = "beginning"
+
+
+async def test_going_back_leaves_changelogs_alone_and_no_source_where_it_is() -> None:
+    read, unread, log = (TopicPartition(t, 0) for t in ("clickstream", "users", "user-state"))
+    broker = BrokersConsumer({read: 7, unread: None, log: None})
+
+    committed = await CommittedPositions(broker, lambda topic: topic != "user-state").seek()
+
+    assert committed == {TP("clickstream", 0): 7, TP("users", 0): 0}
+    assert broker.at == {read: 7, unread: "beginning"}
