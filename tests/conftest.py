@@ -1,4 +1,4 @@
-"""Brokers for the tests that want one: a real Apache Kafka and the embedded one, once per session."""
+"""Brokers for the tests: a real Apache Kafka and the embedded one, once per session."""
 
 from __future__ import annotations
 
