@@ -151,7 +151,7 @@ class EngineConsumer(driver.Consumer):
             self.log.info("%r: expected offset %d, got %d: reading again", tp, *gap)
             self._gaps[tp] = gap
             gapped.add(tp)
-            await self._seek(tp, expected)
+            await self.seek_wait({tp: expected})
         return gapped
 
     def _is_source(self, tp: TP) -> bool:

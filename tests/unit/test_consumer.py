@@ -56,10 +56,10 @@ async def consumer(
     consumer.resume_flow()
     consumer.sought = []
 
-    async def seek(tp: TP, offset: int) -> None:
-        consumer.sought.append((tp, offset))
+    async def seek_wait(offsets: dict[TP, int]) -> None:
+        consumer.sought.append(offsets)
 
-    monkeypatch.setattr(consumer, "_seek", seek)
+    monkeypatch.setattr(consumer, "seek_wait", seek_wait)
     monkeypatch.setattr(consumer, "highwater", lambda tp: 100)
     return consumer  # type: ignore[no-any-return]
 
@@ -183,7 +183,7 @@ async def test_records_that_were_fetched_and_never_came_are_read_again(
 ) -> None:
     await hand_over(consumer, fetched(5, 6))
     assert await hand_over(consumer, fetched(9, 10))
-    assert consumer.sought == [(SOURCE, 7)]
+    assert consumer.sought == [{SOURCE: 7}]
     await hand_over(consumer, fetched(7, 8, 9, 10))
     assert stream.offsets == [5, 6, 7, 8, 9, 10]
 
