@@ -24,10 +24,12 @@ _CHINESE = (
     "xiang yan zhe haoran siyu yiming xinyi zihan jing lei min yue bo ting"
 )
 
+#: As many as there are names.
+N_SHOPPERS = 64
 # A tenth of a shopper's acts go to whatever the whole shop looks at.
 _STRAY_SHARE = 0.1
-# Shoppers in the shop at the same moment.
-_SESSIONS = 10
+# Of so many shoppers one is in the shop at any moment.
+_SHOPPERS_PER_SESSION = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,19 @@ class Act:
         return str(getattr(self.event, "event_id", ""))
 
 
-def build_shoppers(seed: int, start_ms: int, duration_ms: int, n: int = 64) -> list[Shopper]:
-    """Return n shoppers (at most 64), of whom half change taste about the middle of the run."""
+def build_shoppers(
+    seed: int, start_ms: int, duration_ms: int, n: int = N_SHOPPERS
+) -> list[Shopper]:
+    """Return n shoppers, of whom half change taste about the middle of the run."""
     rng = np.random.default_rng([seed, 1])
-    names = [
+    people = [
         name for pair in zip(_ENGLISH.split(), _CHINESE.split(), strict=True) for name in pair
-    ][:n]
+    ]
+    # Beyond these, names are given again with a number.
+    names = [
+        people[i % len(people)] + (f"-{i // len(people)}" if i >= len(people) else "")
+        for i in range(n)
+    ]
     # A few people make most of the acts, as anywhere.
     activity = rng.permutation(np.arange(1, n + 1, dtype=float) ** -0.5)
     activity /= activity.sum()
@@ -97,7 +106,7 @@ def _shopper(
     duration_ms: int,
     rng: np.random.Generator,
 ) -> Shopper:
-    locale = "zh" if name in _CHINESE.split() else "en"
+    locale = "zh" if name.partition("-")[0] in _CHINESE.split() else "en"
     past = str(rng.choice(["regular", "lapsed", "new"], p=[0.7, 0.15, 0.15]))
     before = _draw_tastes(locale, int(rng.integers(1, 3)), (), rng)
     periods = [(0, before)]
@@ -158,7 +167,7 @@ class Crowd:
         number = n_sessions = 0
         visits: dict[str, Iterator[tuple[str, dict[str, object]]]] = {}
         while True:
-            if len(visits) < _SESSIONS:
+            if len(visits) < len(people) // _SHOPPERS_PER_SESSION:
                 person = people[int(rng.choice(len(people), p=shares))]
                 if person.user_id not in visits:
                     n_sessions += 1
