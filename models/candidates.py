@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.item_index import PADDING, Vectors
 from models.profile import Profile
+from models.shoppers import Shoppers
 from models.slab import Rows
-
-if TYPE_CHECKING:
-    from models.shoppers import Shoppers
 
 
 class CatalogueView(Protocol):

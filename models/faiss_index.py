@@ -21,7 +21,8 @@ import numpy as np
 from models.item_index import PADDING, ItemIndex, Vectors, check_dim, nothing_found
 from models.slab import Rows, Slab
 
-#: Flat up to here: 2 ms a search; IVF is faster above, at the price of some recall.
+#: Exact below. At 10,000 items and recall@200 .976 five queries take IVF 1.2 ms and the exact scan
+#: 3.4; what is found is scored exactly either way, and Recall@10 on Amazon Beauty is the same.
 IVF_FROM_ITEMS = 5_000
 
 _BLAS_FROM_QUERIES = 8

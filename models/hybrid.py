@@ -13,16 +13,13 @@ against is left out of u, or the opposites of a disliked item would be found.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.candidates import Pools, bounds_of_each
 from models.item_index import PADDING, Vectors
-
-if TYPE_CHECKING:
-    from models.shoppers import Shoppers
+from models.shoppers import Shoppers
 
 
 @dataclass(frozen=True, slots=True)

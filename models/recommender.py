@@ -17,7 +17,8 @@ from models.hybrid import HybridRule, best_of_each, promising, score
 from models.item_index import Vectors
 from models.profile import Profile, Ranked, Reason
 from models.reasons import SOURCE_OF, explain
-from models.shoppers import Retrieval, Shoppers
+from models.retrieval import Retrieval
+from models.shoppers import Shoppers
 
 #: MMR chooses among this many of the best per item to show, and at least this many.
 _POOL_PER_PICK = 3
@@ -30,8 +31,8 @@ class Recommender:
     """Ranks a catalogue for shoppers; keeps nothing between calls, so threads may share it.
 
     ``text_share`` is a and ``step_decay`` lambda of the hybrid, ``diversity`` 0 ranks by score
-    alone, ``n_candidates`` is per source. ``rule`` takes the place of the first two and sets the
-    small terms of models/hybrid.py as well.
+    alone, ``n_candidates`` are asked of the index per shopper. ``rule`` takes the place of the
+    first two and sets the small terms of models/hybrid.py as well.
     """
 
     name = "hybrid-1"

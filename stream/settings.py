@@ -133,7 +133,7 @@ class Settings(BaseSettings):
         0.7, description="λ of the hybrid score, per step back in history."
     )
     diversity: Fraction = Field(0.15, description="MMR: 0 ranks by score alone.")
-    n_candidates: int = Field(200, ge=10, le=2000, description="Candidates per source and user.")
+    n_candidates: int = Field(200, ge=10, le=2000, description="Nearest items looked at per user.")
 
     # Co-occurrence and popularity
     neighbours_kept: int = Field(256, ge=8, le=4096, description="Neighbours kept per item.")
