@@ -36,7 +36,12 @@ _STOPPED: tuple[type[BaseException], ...] = (
     asyncio.CancelledError,
 )
 
+#: A broker that is away, or a group that is rebalancing.
+_NOT_NOW = (KafkaError, OSError, asyncio.TimeoutError)
+
 Records = Mapping[TP, Any]
+#: What must not change between fetching records and handing them over: seeks, generation.
+Fetch = tuple[int, int]
 
 
 class EngineConsumer(driver.Consumer):
@@ -88,39 +93,40 @@ class EngineConsumer(driver.Consumer):
         """Hand over what is fetched until the fetcher stops."""
         try:
             while not (self._stopped.is_set() or fetcher._stopped.is_set()):
-                if self._is_behind and self.flow_active:
-                    await self._go_back()
-                n_seeks = self._n_seeks
-                records, _ = await self._wait_next_records(_FETCH_S)
-                await asyncio.sleep(0)
-                if records and not self.should_stop:
-                    whole = await self._hand_over(records, n_seeks)
-                    self._is_behind = self._is_behind or not whole
+                try:
+                    await self._fetch_and_hand_over()
+                except _NOT_NOW as error:
+                    # The group may be rebalancing, which ends with going back too.
+                    self.log.warning("reading again in %.0f s: %r", _FETCH_S, error)
+                    self._is_behind = True
+                    await asyncio.sleep(_FETCH_S)
         except _STOPPED:
             if not self.transport.app.should_stop:
                 raise
 
-    async def _go_back(self) -> None:
-        self.log.info("fetched records were not handed over: back to the committed offsets")
-        try:
+    async def _fetch_and_hand_over(self) -> None:
+        if self._is_behind and self.flow_active:
+            self.log.info("fetched records were not handed over: back to the committed offsets")
             await self.perform_seek()
-        except (KafkaError, OSError, asyncio.TimeoutError) as error:
-            # The group may be rebalancing, which ends with going back too.
-            self.log.warning("not gone back to the committed offsets yet: %r", error)
-            await asyncio.sleep(_FETCH_S)
+        fetch = self._n_seeks, self.app.consumer_generation_id
+        records, _ = await self._wait_next_records(_FETCH_S)
+        await asyncio.sleep(0)
+        if records and not self.should_stop:
+            whole = await self._hand_over(records, fetch)
+            self._is_behind = self._is_behind or not whole
 
-    async def _hand_over(self, records: Records, n_seeks: int) -> bool:
+    async def _hand_over(self, records: Records, fetch: Fetch) -> bool:
         """Hand records to their streams; False when some were not."""
-        generation = self.app.consumer_generation_id
-        active = self._get_active_partitions()
         for tp in records:
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        if self._is_void(fetch):
+            return False
+        active = self._get_active_partitions()
         unread, whole = await self._gapped(records), True
         for number, (tp, record) in enumerate(self.scheduler.iterate(records), start=1):
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-            is_void = self._n_seeks != n_seeks or self.app.consumer_generation_id != generation
-            if is_void or not self.flow_active:
+            if self._is_void(fetch):
                 return False
             if tp in unread:
                 continue
@@ -131,6 +137,11 @@ class EngineConsumer(driver.Consumer):
             elif not await self._deliver(tp, self._to_message(tp, record)):
                 return False
         return whole
+
+    def _is_void(self, fetch: Fetch) -> bool:
+        """True when what was fetched may not be handed over: it may be of another place by now."""
+        now = self._n_seeks, self.app.consumer_generation_id
+        return now != fetch or not self.flow_active
 
     async def _gapped(self, records: Records) -> set[TP]:
         """Return the partitions whose records do not follow those before, and read them again.

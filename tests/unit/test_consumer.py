@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from stream.engine import consumer as module
 from stream.engine.app import new_app
 from stream.engine.consumer import CommittedPositions, EngineConsumer
 from stream.settings import load_settings
@@ -73,8 +75,13 @@ def committed_at(consumer: Any, offset: int) -> None:
     consumer.seek_to_committed = seek_to_committed
 
 
+def fetch_of(consumer: Any) -> tuple[int, int]:
+    """Return what a fetch that begins now is of."""
+    return consumer._n_seeks, consumer.app.consumer_generation_id
+
+
 async def hand_over(consumer: Any, records: dict[TP, Any]) -> bool:
-    return bool(await consumer._hand_over(records, consumer._n_seeks))
+    return bool(await consumer._hand_over(records, fetch_of(consumer)))
 
 
 async def twice(consumer: Any, records: dict[TP, Any]) -> None:
@@ -157,10 +164,10 @@ async def test_records_fetched_before_going_back_are_not_handed_over(
     consumer: Any, stream: Taking
 ) -> None:
     committed_at(consumer, 59)
-    n_seeks = consumer._n_seeks
+    before = fetch_of(consumer)
     await consumer.perform_seek()
 
-    assert not await consumer._hand_over(fetched(60, 61), n_seeks)
+    assert not await consumer._hand_over(fetched(60, 61), before)
     assert await hand_over(consumer, fetched(59, 60, 61))
     assert stream.offsets == [59, 60, 61]
 
@@ -195,9 +202,102 @@ async def test_when_the_flow_stops_the_rest_is_left_for_going_back(
     handing = asyncio.create_task(hand_over(consumer, fetched(5, 6)))
     await asyncio.sleep(0.01)
     consumer.stop_flow()
-
     assert not await handing
     assert stream.offsets == []
+
+    stream.may_take.set()
+    consumer.resume_flow()
+    assert await hand_over(consumer, fetched(5, 6))
+    assert stream.offsets == [5, 6]
+
+
+async def test_going_back_forgets_what_was_handed_over_before(
+    consumer: Any, stream: Taking
+) -> None:
+    committed_at(consumer, 59)
+    await consumer.perform_seek()
+    await hand_over(consumer, fetched(59, 60))
+    await consumer.perform_seek()
+    await hand_over(consumer, fetched(59, 60, 61))
+
+    acknowledge(consumer, stream, 59, 60, 61)
+
+    assert consumer._new_offset(SOURCE) == 62
+
+
+async def test_nothing_behind_what_a_paused_partition_left_out_is_handed_over(
+    consumer: Any, stream: Taking
+) -> None:
+    """A partition resumed while its records are looked through would begin in their middle."""
+    other = TP("clickstream", 0)
+    consumer.app.topics._acking_topics.add(other.topic)
+    consumer._set_active_tps({SOURCE, other})
+    consumer.pause_partitions({SOURCE})
+
+    async def resuming(message: Any) -> None:
+        consumer.resume_partitions({SOURCE})
+        await stream(message)
+
+    consumer.callback = resuming
+    both = {**fetched(5, 6, 7), **fetched(1, tp=other)}
+
+    assert not await hand_over(consumer, both)
+    assert stream.offsets == [1]
+
+
+class Fetcher:
+    """What the consumer asks of the service that fetches: whether it has ended."""
+
+    def __init__(self) -> None:
+        self._stopped = asyncio.Event()
+
+
+async def test_records_left_out_make_the_consumer_go_back_before_it_fetches_again(
+    consumer: Any, stream: Taking
+) -> None:
+    committed_at(consumer, 59)
+    await consumer.perform_seek()
+    fetcher, fetches = Fetcher(), 0
+
+    async def next_records(_: float) -> tuple[dict[TP, Any], None]:
+        nonlocal fetches
+        fetches += 1
+        if fetches == 1:  # the recovery goes back while these are on their way
+            await consumer.perform_seek()
+            return fetched(64, 65), None
+        fetcher._stopped.set()
+        return fetched(59, 60), None
+
+    consumer._wait_next_records = next_records
+    before = consumer._n_seeks
+
+    await consumer._drain_messages(fetcher)
+
+    assert stream.offsets == [59, 60]
+    assert consumer._n_seeks - before == 4  # the recovery's two marks, and ours
+    assert consumer.sought == []  # old records are no sign of a hole
+
+
+async def test_a_group_that_rebalances_is_waited_for(
+    consumer: Any, stream: Taking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FETCH_S", 0.01)
+    committed_at(consumer, 59)
+    fetcher, fetches = Fetcher(), 0
+
+    async def next_records(_: float) -> tuple[dict[TP, Any], None]:
+        nonlocal fetches
+        fetches += 1
+        if fetches == 1:
+            raise IllegalStateError("not assigned")
+        fetcher._stopped.set()
+        return fetched(59), None
+
+    consumer._wait_next_records = next_records
+
+    await consumer._drain_messages(fetcher)
+
+    assert stream.offsets == [59]
 
 
 async def test_a_stream_that_is_slow_to_take_is_waited_for(consumer: Any, stream: Taking) -> None:
