@@ -23,7 +23,7 @@ from stream.demo.live import POISON, Reader, Sender, until
 from stream.demo.observer import Observer, losses
 from stream.demo.processes import Child, ChildFailed, free_ports, gauge, is_free, why_not_ready
 from stream.demo.shop import DEFAULT_ITEMS, build_shop
-from stream.demo.shoppers import N_SHOPPERS, Crowd, Shopper, build_shoppers
+from stream.demo.shoppers import Crowd, Shopper, build_shoppers, n_shoppers
 from stream.demo.summary import serving_lines, summary_table
 from stream.settings import Settings
 from stream.topic_admin import create_topics
@@ -34,8 +34,6 @@ READY_DEADLINE_S, ITEM_DEADLINE_S = 180.0, 0.1
 # The days before the run are sent at once: they are digested before the clock runs.
 SETTLED_S, LAG_KNOWN_S = 1.0, 2.5
 ANSWER_DEADLINE_S = 60.0
-#: A faster shop has more shoppers, not hastier ones: each acts about this often.
-ACT_EVERY_S = 3.2
 _HOST = "127.0.0.1"
 
 
@@ -113,8 +111,8 @@ class _Demo:
 
     def _shoppers(self) -> list[Shopper]:
         plan = self._plan
-        n = max(N_SHOPPERS, round(plan.rate * ACT_EVERY_S))
-        return build_shoppers(plan.seed, wall_ms(), round(plan.seconds * 1000), n)
+        duration_ms = round(plan.seconds * 1000)
+        return build_shoppers(plan.seed, wall_ms(), duration_ms, n_shoppers(plan.rate))
 
     async def _open_shop(self, send: Sender) -> None:
         n_items, n_shoppers = len(self._crowd.shop), len(self._crowd.shoppers)

@@ -26,6 +26,8 @@ _CHINESE = (
 
 #: As many as there are names.
 N_SHOPPERS = 64
+#: A faster shop has more shoppers, not hastier ones: each acts about this often.
+ACT_EVERY_S = 3.2
 # A tenth of a shopper's acts go to whatever the whole shop looks at.
 _STRAY_SHARE = 0.1
 # Of so many shoppers one is in the shop at any moment.
@@ -73,6 +75,11 @@ class Act:
     @property
     def event_id(self) -> str:
         return str(getattr(self.event, "event_id", ""))
+
+
+def n_shoppers(rate: float) -> int:
+    """Return how many shoppers make so many acts a second."""
+    return max(N_SHOPPERS, round(rate * ACT_EVERY_S))
 
 
 def build_shoppers(

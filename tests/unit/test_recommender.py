@@ -287,6 +287,13 @@ def test_an_item_is_not_its_own_reason() -> None:
         assert item_id not in [why.item_id for why in again[item_id].reasons]
 
 
+def test_what_was_disliked_is_no_reason_for_its_opposite() -> None:
+    picked = recommend(profile("hat", ("boots", -2.0)), k=9)
+    assert "sandals" in ids(picked)
+    named = {reason.item_id for item in picked for reason in item.reasons}
+    assert "boots" not in named
+
+
 def test_an_interest_without_acts_is_named() -> None:
     who = profile(long_interest=2 * TEA, long_weight=2.0)
     best = recommend(who, 1)[0]

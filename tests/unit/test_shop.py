@@ -7,7 +7,7 @@ import pytest
 
 from stream.core.events import PARSERS
 from stream.demo.shop import build_shop
-from stream.demo.shoppers import Act, Crowd, build_shoppers
+from stream.demo.shoppers import Act, Crowd, build_shoppers, n_shoppers
 from stream.topics import DAY_MS, HOUR_MS
 
 NOW_MS = 1_760_000_000_000
@@ -127,3 +127,20 @@ def test_history_lies_in_the_past_in_order_and_keeps_new_and_lapsed_shoppers_sil
 def test_a_clock_that_stands_still_still_gives_acts():
     acts = list(islice(crowd().acts(np.random.default_rng(1), lambda: NOW_MS), 50))
     assert {act.event.event_time_ms for act in acts} == {NOW_MS}
+
+
+def test_a_larger_crowd_has_as_many_different_people_and_more_of_them_in_the_shop_at_once():
+    large = build_shoppers(7, NOW_MS, RUN_MS, n=640)
+    assert len({each.user_id for each in large}) == 640
+    # The names of the first sixty-four come back with a number, and keep their language.
+    assert Counter(each.user.locale for each in large) == {"en": 320, "zh": 320}
+
+    def present(people: Crowd) -> int:
+        return len({act.user_id for act in live_acts(people, 400)[-60:]})
+
+    assert present(Crowd(build_shop(7, NOW_MS), large)) > 3 * present(crowd())
+
+
+@pytest.mark.parametrize(("rate", "n"), [(1, 64), (20, 64), (200, 640)])
+def test_a_faster_shop_has_more_shoppers_not_hastier_ones(rate: float, n: int):
+    assert n_shoppers(rate) == n
