@@ -351,6 +351,7 @@ class Metrics:
             if topic.role == "out":
                 self.outputs.labels(topic.name)
             if topic.role != "out":
+                self.events_lost.labels(topic.name)
                 for reason in get_args(DeadLetterReason):
                     self.dead_letters.labels(topic.name, reason)
         for reason in get_args(Refusal):

@@ -85,3 +85,12 @@ def test_a_sum_of_nothing_is_nothing_and_takes_what_comes():
     assert not nothing.array().any()
     [vector] = unit_vectors(3, 1, 70)
     assert cosine(nothing.plus(vector, 2).array(), vector) > 0.9999
+
+
+@given(seeds, st.floats(0.9, 0.99))
+def test_a_block_that_shrinks_is_given_finer_steps(seed, share):
+    """Else what is left after a large interest was taken back would stay as coarse as that was."""
+    [vector] = unit_vectors(seed, 1, 384)
+    left = PackedSum.of(vector, 0).plus(-share * vector, 1)
+    values = np.abs(np.frombuffer(left.values, np.int8).astype(int)).reshape(-1, BLOCK)
+    assert (values.max(axis=1) >= 25).all()

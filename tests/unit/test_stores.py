@@ -244,3 +244,14 @@ def test_damage_that_is_met_while_reading_condemns_the_database_for_the_next_sta
     again = new_table("rocksdb", tmp_path)
     assert again.rows(0, [b"000000"]) == [None]
     assert again.data.persisted_offset(TP("user-state", 0)) is None
+
+
+def test_a_database_that_another_holds_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    holder = new_table("rocksdb", tmp_path)
+    holder.write(0, {b"a": stamp(1, b"A")})
+    holder.data._db_for_partition(0).flush()
+    files = set(tmp_path.rglob("*.sst"))
+    assert files
+    with pytest.raises(StoreFailed, match=r"[Ll]ock"):
+        new_table("rocksdb", tmp_path).rows(0, [b"a"])
+    assert set(tmp_path.rglob("*.sst")) == files

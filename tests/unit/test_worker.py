@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import gc
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 from faust.types import TP
 
+from stream import worker as module
 from stream.settings import load_settings
-from stream.worker import _Worker, settle_garbage_collection
+from stream.worker import _ended, _Worker, settle_garbage_collection
 
 
 @pytest.fixture
@@ -37,3 +41,33 @@ def test_events_deleted_before_they_were_read_are_counted_without_the_prefix() -
         if sample.name == "prefstream_events_lost_total" and sample.value
     }
     assert lost == {"clickstream": 7}
+
+
+def child(code: str) -> subprocess.Popen[bytes]:
+    """A process that says when it has begun."""
+    started = subprocess.Popen(
+        [sys.executable, "-c", f"import signal, time; {code}"], stdout=subprocess.PIPE
+    )
+    assert started.stdout
+    started.stdout.readline()
+    return started
+
+
+def test_a_child_that_stopped_by_itself_tells_its_code() -> None:
+    assert _ended(child("print(flush=True); raise SystemExit(4)")) == 4
+
+
+def test_a_child_that_died_of_being_told_twice_to_stop_has_stopped() -> None:
+    stopped = child("print(flush=True); time.sleep(60)")
+    stopped.terminate()
+    assert _ended(stopped) == 0
+
+
+def test_a_child_that_does_not_stop_is_ended_and_said_to_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "STOP_DEADLINE_S", -4.5)
+    ignoring = "signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    deaf = child(ignoring)
+    deaf.terminate()
+    assert _ended(deaf) == -signal.SIGKILL
