@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from word_vectors import word_vectors
 
 from models.encoder import Side
 from stream.delivery import DeliveryFailed, Output
@@ -60,10 +61,4 @@ class HashEncoder:
 
     def encode(self, texts: Sequence[str], side: Side = "passage") -> NDArray[np.float32]:
         self.calls.append(list(texts))
-        vectors = np.zeros((len(texts), self.dim), np.float32)
-        for row, text in enumerate(texts):
-            for word in text.lower().split() or [text]:
-                seed = int.from_bytes(hashlib.md5(word.encode()).digest()[:4], "big")
-                vectors[row] += np.random.default_rng(seed).standard_normal(self.dim)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        return word_vectors(texts, self.dim)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +204,16 @@ def pairs(outputs: list[Output]) -> dict[int, list[ItemPairs]]:
 
 def dead(outputs: list[Output]) -> list[Output]:
     return [output for output in outputs if output.topic == "dead-letters"]
+
+
+def outcomes(stage: PreferenceStage) -> dict[str, int]:
+    """What became of the events of the last batch, over all topics."""
+    counts: dict[str, int] = {}
+    for (_, outcome), n in stage.reports[-1].events.items():
+        counts[outcome] = counts.get(outcome, 0) + n
+    return counts
+
+
+def again(batch: SourceMessage, offset: int) -> SourceMessage:
+    """The same event, sent once more by its producer."""
+    return dataclasses.replace(batch, offset=offset)

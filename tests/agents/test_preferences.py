@@ -1,66 +1,32 @@
+"""Acts in, recommendations, churn risk and pairs out."""
+
 from __future__ import annotations
 
-import dataclasses
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import NOW_MS, interaction, message, user
-from fakes import Killed, Outbox
+from builders import NOW_MS, user
+from fakes import Outbox
 from preference_stage import (
     INTERVAL_MS,
     TITLES,
     PreferenceStage,
-    dead,
     new_table,
+    outcomes,
     pairs,
     recommendations,
     risks,
 )
 
 from stream.agents.item_vectors import ItemVectors
-from stream.core.drafts import erasure_key
-from stream.core.events import Context
-from stream.core.user_rows import NewerRow, to_row
-from stream.core.user_state import Rules, UserState, long_interest
-from stream.delivery import DeliveryFailed, SourceMessage
-from stream.engine.commits import PartitionCommit
-from stream.engine.table import StoreFailed
+from stream.core.user_state import Rules, long_interest
 
 KAFKA_BYTES = 1_000_000
 
 
-@pytest.fixture
-async def stage(tmp_path: Path) -> PreferenceStage:
-    stage = PreferenceStage(new_table(tmp_path), Outbox())
-    stage.stock()
-    await stage.start()
-    return stage
-
-
-@pytest.fixture
-async def bare(tmp_path: Path) -> PreferenceStage:
-    """A stage whose catalogue is empty."""
-    stage = PreferenceStage(new_table(tmp_path), Outbox())
-    await stage.start()
-    return stage
-
-
-def outcomes(stage: PreferenceStage) -> dict[str, int]:
-    """What became of the events of the last batch, over all topics."""
-    counts: dict[str, int] = {}
-    for (_, outcome), n in stage.reports[-1].events.items():
-        counts[outcome] = counts.get(outcome, 0) + n
-    return counts
-
-
-def again(batch: SourceMessage, offset: int) -> SourceMessage:
-    """The same event, sent once more by its producer."""
-    return dataclasses.replace(batch, offset=offset)
-
-
-# --- one act, one recommendation -----------------------------------------------------------------
+# --- one act, one recommendation ------------------------------------------------------------------
 
 
 async def test_an_act_is_answered_with_items_reasons_and_the_act_itself(
@@ -124,7 +90,7 @@ async def test_each_user_of_a_batch_gets_one(stage: PreferenceStage) -> None:
     }
 
 
-# --- bursts --------------------------------------------------------------------------------------
+# --- bursts ---------------------------------------------------------------------------------------
 
 
 async def test_a_burst_is_answered_at_once_and_once_more_when_it_is_over(
@@ -187,7 +153,7 @@ async def test_a_partition_that_was_let_go_of_is_not_published_for(stage: Prefer
     await stage.stage.assess_silent()
 
 
-# --- what is shown -------------------------------------------------------------------------------
+# --- what is shown --------------------------------------------------------------------------------
 
 
 async def test_while_the_catalogue_is_empty_nothing_is_sent_and_nothing_is_forgotten(
@@ -252,224 +218,7 @@ async def test_no_list_is_longer_than_the_shop(tmp_path: Path) -> None:
     assert {item.item_id for item in found.items} == {"tea", "cup"}
 
 
-# --- repeats, poison -----------------------------------------------------------------------------
-
-
-async def test_an_event_sent_twice_by_its_producer_counts_once(stage: PreferenceStage) -> None:
-    act = stage.act("boots")
-    await stage(act)
-    before = stage.state()
-    stage.now_ms += 1000
-    sent = await stage(again(act, 1))
-    assert {o.topic for o in sent} <= {"user-state"}
-    assert outcomes(stage) == {"duplicate": 1}
-    after = stage.state()
-    assert after is not None
-    assert before is not None
-    assert (after.long, after.acts, after.activity) == (before.long, before.acts, before.activity)
-
-
-async def test_a_message_read_again_changes_nothing_and_sends_nothing(
-    stage: PreferenceStage,
-) -> None:
-    batch = [stage.act("boots"), stage.act("tea"), message("clickstream", b"poison", 2)]
-    await stage(*batch)
-    before = stage.state()
-    stage.now_ms += 1000
-    sent = await stage(*batch)
-    assert {o.topic for o in sent} <= {"user-state"}
-    assert stage.state() == before
-    assert await stage.due(1000) == []
-
-
-POISON = [
-    b"",
-    b"not json",
-    b"\xff\xfe",
-    b"[" * 5000,
-    b'{"event_id": "e"}',
-    b'{"event_id":"e","user_id":"u1","item_id":"i","type":"teleport","event_time_ms":1}',
-    b'{"event_id":"e","user_id":"other","item_id":"i","type":"click","event_time_ms":1}',
-    b'{"event_id":"e","user_id":"u1","item_id":"i","type":"click","event_time_ms":1e99}',
-    None,
-]
-
-
-@pytest.mark.parametrize("raw", POISON)
-async def test_poison_goes_to_the_dead_letters_and_its_neighbours_are_processed(
-    stage: PreferenceStage, raw: bytes | None
-) -> None:
-    good = [stage.act("boots"), stage.act("tea", user_id="u2")]
-    poison = message("clickstream", raw, offset=2, headers=(("h", b"\x00"),))
-    sent = await stage(good[0], poison, good[1])
-    [letter] = dead(sent)
-    assert (letter.value, letter.key) == (raw, b"u1")
-    headers = dict(letter.headers)
-    assert (headers["h"], headers["dlq.original.offset"]) == (b"\x00", b"2")
-    assert {r.user_id for r in recommendations(sent)} == {"u1", "u2"}
-
-
-@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x80", None])
-async def test_poison_of_the_other_tier_is_treated_alike(
-    stage: PreferenceStage, raw: bytes | None
-) -> None:
-    sent = await stage(message("embedded-texts", raw, 0), stage.act("boots"))
-    assert len(dead(sent)) == len(recommendations(sent)) == 1
-
-
-async def test_a_vector_of_another_encoder_is_never_mixed_in(stage: PreferenceStage) -> None:
-    sent = await stage(stage.searched("green tea", encoder="hash-32@other"))
-    [letter] = dead(sent)
-    assert b"hash-32@other" in dict(letter.headers)["dlq.error.message"]
-    assert stage.state() is None
-
-
-async def test_a_tombstone_without_a_user_is_poison(stage: PreferenceStage) -> None:
-    nobody = [message("users", None, n, key=key) for n, key in enumerate([b"", b"\xff"])]
-    assert len(dead(await stage(*nobody))) == 2
-
-
-async def test_a_context_of_any_size_leaves_messages_that_kafka_takes(
-    stage: PreferenceStage,
-) -> None:
-    huge = Context(region="x" * 800_000)
-    sent = await stage(*(stage.act(item, context=huge) for item in TITLES))
-    sent += await stage(stage.stated(user(region="y" * 400_000, locale="z" * 400_000)))
-    assert max(len(output.value or b"") for output in sent) < 50_000
-
-
-# --- erasure -------------------------------------------------------------------------------------
-
-
-async def erased(stage: PreferenceStage) -> None:
-    await stage(stage.stated(user()), stage.act("boots"), stage.searched("tea"))
-    await stage(stage.stated(None))
-
-
-async def test_an_erased_user_is_gone_and_tombstones_say_so(stage: PreferenceStage) -> None:
-    await stage(stage.act("boots"))
-    sent = await stage(stage.stated(None))
-    assert stage.state() is None
-    assert stage.table.rows(0, [erasure_key("u1")]) == [b"0"]
-    for topic in ("user-state", "recommendations", "churn-risk"):
-        assert [o.value for o in sent if o.topic == topic and o.key == b"u1"] == [None]
-
-
-async def test_the_mark_of_an_erasure_does_not_name_the_user(stage: PreferenceStage) -> None:
-    await stage(stage.stated(None))
-    for output in stage.outbox.of("user-state"):
-        if output.key != b"u1":
-            assert b"u1" not in (output.key or b"")
-
-
-async def test_late_events_of_an_erased_user_are_dropped(stage: PreferenceStage) -> None:
-    await erased(stage)
-    stage.now_ms += 1000
-    sent = await stage(stage.act("boots"), stage.searched("green tea"))
-    assert outcomes(stage) == {"erased": 2}
-    assert {o.topic for o in sent} <= {"user-state"}
-    assert stage.state() is None
-
-
-async def test_events_before_and_after_a_tombstone_in_one_batch(stage: PreferenceStage) -> None:
-    sent = await stage(stage.act("boots"), stage.stated(None), stage.act("tea"))
-    assert recommendations(sent) == []
-    assert pairs(sent) == {}
-    assert stage.state() is None
-    assert outcomes(stage) == {"folded": 2, "erased": 1}
-
-
-async def test_what_was_put_off_for_an_erased_user_is_not_published(
-    stage: PreferenceStage,
-) -> None:
-    await stage(stage.act("boots"))
-    await stage(stage.act("tea"))
-    await stage(stage.stated(None))
-    assert await stage.due(10 * INTERVAL_MS) == []
-
-
-async def test_a_new_record_brings_the_user_back_without_a_past(stage: PreferenceStage) -> None:
-    await erased(stage)
-    stage.now_ms += 1000
-    [found] = recommendations(await stage(stage.stated(user(region="north")), stage.act("cup")))
-    assert found.trigger.offset == 1
-    state = stage.state()
-    assert state is not None
-    assert [act.item_id for act in state.acts] == ["cup"]
-    assert state.stated.region == "north"
-    assert stage.table.rows(0, [erasure_key("u1")]) == [None]
-
-
-async def test_tombstones_come_before_what_is_published_after_a_return_in_one_batch(
-    stage: PreferenceStage,
-) -> None:
-    sent = await stage(
-        stage.act("boots"), stage.stated(None), stage.stated(user()), stage.act("cup")
-    )
-    values = [output.value for output in sent if output.topic == "recommendations"]
-    assert values[0] is None
-    assert len(recommendations(sent)) == len(values) - 1 == 1
-
-
-async def test_an_old_record_read_again_does_not_bring_an_erased_user_back(
-    stage: PreferenceStage,
-) -> None:
-    old = stage.stated(user())
-    await stage(old, stage.act("boots"))
-    await stage(stage.stated(None))
-    await stage(old)
-    assert stage.state() is None
-    assert outcomes(stage) == {"erased": 1}
-
-
-async def test_an_old_tombstone_read_again_does_not_erase_a_user_who_came_back(
-    stage: PreferenceStage,
-) -> None:
-    tombstone, back = stage.stated(None), stage.stated(user())
-    await stage(tombstone)
-    await stage(back, stage.act("boots"))
-    before = stage.state()
-    # After a crash all of it is read again, the topics in another order.
-    sent = await stage(stage.act("tea"), tombstone, back)
-    after = stage.state()
-    assert before is not None
-    assert after is not None
-    assert [act.item_id for act in after.acts] == ["boots", "tea"]
-    assert not [o for o in sent if o.value is None and o.topic == "recommendations"]
-
-
-async def test_a_tombstone_for_someone_unknown_is_remembered(stage: PreferenceStage) -> None:
-    await stage(stage.stated(None))
-    await stage(stage.act("boots"))
-    assert stage.state() is None
-
-
-async def test_who_does_not_want_to_be_profiled_is_neither_kept_nor_published(
-    stage: PreferenceStage,
-) -> None:
-    await stage(stage.act("boots"))
-    await stage(stage.act("tea"))  # put off
-    stage.now_ms += 20
-    await stage(stage.stated(user(personalize=False)))
-    sent = await stage.due(10 * INTERVAL_MS)
-    sent += await stage(stage.act("cup"), stage.searched("lamp"))
-    stage.monotonic_s += 10**6
-    await stage.stage.assess_silent()
-    sent += await stage.due(10 * INTERVAL_MS)
-    assert {o.topic for o in sent} <= {"user-state"}
-    state = stage.state()
-    assert state is not None
-    assert (state.acts, state.texts, state.long, state.faded) == ((), (), None, ())
-
-
-async def test_who_wants_to_be_profiled_again_begins_anew(stage: PreferenceStage) -> None:
-    await stage(stage.stated(user(personalize=False)), stage.act("boots"))
-    await stage(stage.stated(user(personalize=True, updated_ms=NOW_MS + 1)))
-    [found] = recommendations(await stage(stage.act("tea")))
-    assert found.trigger.offset == 1
-
-
-# --- pairs ---------------------------------------------------------------------------------------
+# --- pairs ----------------------------------------------------------------------------------------
 
 
 async def test_pairs_go_to_the_partition_of_each_item(stage: PreferenceStage) -> None:
@@ -519,7 +268,7 @@ async def test_a_batch_of_many_pairs_is_cut_into_messages_that_kafka_takes(
     assert firsts == 40 * 50
 
 
-# --- churn ---------------------------------------------------------------------------------------
+# --- churn ----------------------------------------------------------------------------------------
 
 
 async def test_the_first_act_is_assessed(stage: PreferenceStage) -> None:
@@ -578,147 +327,3 @@ async def test_the_timer_looks_at_a_slice_of_the_users(tmp_path: Path) -> None:
         seen.append(sum(r.n_assessed["timer"] for r in stage.reports[-2:]))
     assert max(seen) <= 4
     assert sum(seen) >= 200
-
-
-# --- a process that ends, and others ------------------------------------------------------------
-
-
-@pytest.mark.parametrize("cut", range(0, 14))
-async def test_a_batch_cut_off_anywhere_ends_with_the_state_and_ids_of_an_undisturbed_one(
-    tmp_path: Path, cut: int
-) -> None:
-    async def run(dies_after: int | None, folder: Path) -> PreferenceStage:
-        stage = PreferenceStage(new_table(folder), Outbox(), min_interval_ms=0)
-        stage.stock()
-        await stage.start()
-        batches = [
-            [stage.act("boots"), message("clickstream", b"poison", 50, key=b"u9")],
-            [stage.searched("green tea")],
-            [stage.stated(user(region="north")), stage.searched("lamp")],
-        ]
-        stage.outbox.dies_after = dies_after
-        try:
-            for batch in batches:
-                await stage(*batch)
-        except Killed:
-            stage.outbox.dies_after = None
-            stage.build()
-            await stage.start()
-            for batch in batches:
-                await stage(*batch)
-        return stage
-
-    calm = await run(None, tmp_path / "calm")
-    stage = await run(cut, tmp_path / "cut")
-    mine, theirs = stage.state(), calm.state()
-    assert mine is not None
-    assert theirs is not None
-    assert (mine.acts, mine.texts, mine.long, mine.activity, mine.offsets) == (
-        theirs.acts,
-        theirs.texts,
-        theirs.long,
-        theirs.activity,
-        theirs.offsets,
-    )
-    ids = {r.recommendation_id for r in recommendations(stage.outbox.sent)}
-    assert ids == {r.recommendation_id for r in recommendations(calm.outbox.sent)}
-    for r_id in ids:
-        same = {
-            output.value
-            for output in stage.outbox.of("recommendations")
-            if r_id.encode() in (output.value or b"")
-        }
-        assert len(same) == 1
-    assert {o.value for o in dead(stage.outbox.sent)} == {b"poison"}
-
-
-async def test_users_of_several_partitions_do_not_meet(stage: PreferenceStage) -> None:
-    await stage(stage.act("boots", partition=0), stage.act("tea", partition=1))
-    zero, one = stage.state(partition=0), stage.state(partition=1)
-    assert zero is not None
-    assert one is not None
-    assert [a.item_id for a in zero.acts] == ["boots"]
-    assert [a.item_id for a in one.acts] == ["tea"]
-
-
-async def test_a_recommendation_that_fails_for_one_user_costs_that_event_alone(
-    stage: PreferenceStage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = stage.recommending._recommender.recommend
-
-    def broken(profiles: Any, k: int, now_ms: int) -> Any:
-        if any(p.items and p.items[-1].item_id == "lamp" for p in profiles):
-            raise ZeroDivisionError("a bug")
-        return real(profiles, k, now_ms)
-
-    monkeypatch.setattr(stage.recommending._recommender, "recommend", broken)
-    acts = [stage.act("boots", user_id=f"u{n}") for n in range(99)]
-    bad = stage.act("lamp", user_id="bad")
-    sent = await stage(*acts[:40], bad, *acts[40:])
-    assert [letter.key for letter in dead(sent)] == [b"bad"]
-    assert sorted(r.user_id for r in recommendations(sent)) == sorted(f"u{n}" for n in range(99))
-    assert stage.state("bad") is None
-    for n in range(99):
-        state = stage.state(f"u{n}")
-        assert state is not None
-        assert len(state.acts) == 1
-
-
-@pytest.mark.parametrize("error", [StoreFailed("disk"), DeliveryFailed("broker"), OSError("disk")])
-async def test_trouble_of_the_worker_is_not_blamed_on_an_event(
-    stage: PreferenceStage, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def broken(*_: Any) -> Any:
-        raise error
-
-    monkeypatch.setattr(stage.table, "rows", broken)
-    with pytest.raises(type(error)):
-        await stage(stage.act("boots"), stage.act("tea"))
-    assert dead(stage.outbox.sent) == []
-
-
-async def test_a_worker_does_not_touch_an_event_of_another_key(stage: PreferenceStage) -> None:
-    wrong = message("clickstream", interaction(user_id="u1"), 0, key=b"u2")
-    assert len(dead(await stage(wrong))) == 1
-    assert stage.state("u1") is None
-
-
-async def test_a_row_of_a_newer_version_stops_the_worker_and_stays(stage: PreferenceStage) -> None:
-    row = b"\x07" + to_row(UserState())[1:]
-    await stage.committer.commit([PartitionCommit(0, {b"u1": row})])
-    n_sent = len(stage.outbox.sent)
-    with pytest.raises(NewerRow, match="version 7"):
-        await stage(stage.act("tea", user_id="u2"), stage.act("boots"))
-    assert stage.table.rows(0, [b"u1"]) == [row]
-    assert len(stage.outbox.sent) == n_sent
-
-
-async def test_rows_are_measured_and_stay_within_their_bytes(tmp_path: Path) -> None:
-    stage = PreferenceStage(new_table(tmp_path), Outbox(), max_state_bytes=512)
-    stage.stock()
-    await stage.start()
-    for n in range(60):
-        await stage(stage.act(f"an item that nobody knows, number {n}"))
-    lengths = [length for report in stage.reports for length in report.row_bytes]
-    assert len(lengths) == 60
-    assert max(lengths) <= 512
-    stored = stage.table.read(0, [b"u1"])[0]
-    assert stored is not None
-    assert lengths[-1] == len(stored)
-    assert sum(report.n_trimmed for report in stage.reports) > 0
-
-
-async def test_what_was_bought_long_ago_within_the_window_is_not_shown_though_its_act_is_gone(
-    tmp_path: Path,
-) -> None:
-    stage = PreferenceStage(new_table(tmp_path), Outbox(), history_items=1, min_interval_ms=0)
-    stage.stock()
-    await stage.start()
-    await stage(stage.act("boots", "purchase"), stage.act("shoes", "purchase"))
-    await stage(stage.act("tea", "dislike"))
-    stage.now_ms += 1000
-    found = recommendations(await stage(stage.act("cup")))
-    assert [act.item_id for act in (stage.state() or UserState()).acts] == ["cup"]
-    shown = {item.item_id for r in found for item in r.items}
-    assert shown
-    assert not shown & {"boots", "shoes", "tea"}

@@ -6,7 +6,6 @@ calls ``install`` before they begin. Which faults is said by ``FAULT_*`` in the 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
-import numpy as np
+from word_vectors import word_vectors
 
 DUMP_SIGNAL = signal.SIGUSR2
 #: The folder that dumps go to, one file per process and signal.
@@ -70,13 +69,7 @@ class WordEncoder:
 
             self._fails -= 1
             raise EncoderUnavailable("the device is gone, says the test")
-        vectors = np.zeros((len(texts), self.dim), np.float32)
-        for row, text in enumerate(texts):
-            for word in text.lower().split() or [text]:
-                seed = int.from_bytes(hashlib.md5(word.encode()).digest()[:4], "big")
-                vectors[row] += np.random.default_rng(seed).standard_normal(self.dim)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        return word_vectors(texts, self.dim)
 
 
 def _replace_encoder() -> None:

@@ -98,8 +98,7 @@ def test_17_slow_half_open_and_reset_connections_commit_nothing_undelivered(aren
 @pytest.mark.timeout(240)
 def test_18_what_cannot_be_delivered_is_not_committed(arena):
     with arena.trial("18 delivery refused") as trial:
-        trial.load(300)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(300)
         before = trial.admin.committed("prefstream-preference")
         trial.admin.configure("recommendations", {"max.message.bytes": "300"})
         trial.load(1500)
@@ -118,8 +117,7 @@ def test_18_what_cannot_be_delivered_is_not_committed(arena):
 @pytest.mark.timeout(120)
 def test_24_a_worker_refuses_topics_whose_partitions_differ(arena):
     with arena.trial("24 partition counts differ") as trial:
-        trial.load(300)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(300)
         assert trial.worker.stop() == 0
         trial.admin.grow("clickstream", 3)
         trial.worker.launch()
@@ -136,8 +134,7 @@ def test_24_a_worker_refuses_topics_whose_partitions_differ(arena):
 @pytest.mark.timeout(200)
 def test_23_a_topic_deleted_and_made_again_is_seen_and_recovered_from(arena):
     with arena.trial("23 a topic deleted and made again") as trial:
-        trial.load(500)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(500)
         trial.admin.delete(["searches"])
         time.sleep(12)
         ready = [trial.worker.get(process, "/ready")[0] for process in ("encode", "preference")]
@@ -154,8 +151,7 @@ def test_23_a_topic_deleted_and_made_again_is_seen_and_recovered_from(arena):
 @pytest.mark.timeout(120)
 def test_25_what_was_trimmed_before_it_was_read_is_counted_as_lost(arena):
     with arena.trial("25 offsets out of range") as trial:
-        trial.load(500)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(500)
         assert trial.worker.stop() == 0
         before = trial.admin.committed("prefstream-preference")
         trial.load(1000)

@@ -56,8 +56,7 @@ def test_11_oversized_messages_and_long_histories_end_no_worker(arena, store):
 @pytest.mark.timeout(280)
 def test_15_ten_times_the_input_is_worked_off_in_bounded_memory(arena):
     with arena.trial("15 slow consumer", n_users=300) as trial:
-        trial.load(2000)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(2000)
         pid = trial.worker.pid("preference")
         before, most, lag = rss_mib(pid), 0.0, 0.0
         sending = threading.Thread(target=trial.load, args=(30_000,))

@@ -29,8 +29,7 @@ def flip(folder: Path, rng: random.Random, names: tuple[str, ...], flips: int = 
 @pytest.mark.short
 def test_20_a_state_folder_that_was_deleted_is_rebuilt(arena):
     with arena.trial("20 state folder deleted") as trial:
-        trial.load(1500)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(1500)
         assert trial.worker.stop() == 0
         shutil.rmtree(trial.worker.folder / "state")
         trial.load(500)
@@ -40,8 +39,7 @@ def test_20_a_state_folder_that_was_deleted_is_rebuilt(arena):
 @pytest.mark.short
 def test_20_a_state_folder_with_flipped_bytes_is_rebuilt(arena):
     with arena.trial("20 state folder corrupted", seed=20) as trial:
-        trial.load(1500)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(1500)
         assert trial.worker.stop() == 0
         state = trial.worker.folder / "state"
         hit = flip(state / "preference", random.Random(20), ("*.log", "*.sst", "MANIFEST*"))
@@ -97,16 +95,14 @@ def test_19_a_full_disk_ends_the_worker_cleanly_and_is_made_good_by_space(arena)
 @pytest.mark.timeout(280)
 def test_21_a_stale_state_folder_brings_no_erased_user_back(arena):
     with arena.trial("21 stale state folder") as trial:
-        trial.load(1000)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(1000)
         assert trial.worker.stop() == 0
         state = trial.worker.folder / "state"
         shutil.copytree(state, trial.worker.folder / "old")
         trial.worker.start()
         erased = trial.shoppers.users[:20]
         trial.send(trial.shoppers.erasure(user_id) for user_id in erased)
-        trial.load(1000, users=trial.shoppers.users[20:])
-        assert trial.drained(60) is not None
+        trial.load_and_drain(1000, users=trial.shoppers.users[20:])
         # So that the tombstones go: nothing in the changelog tells of the erased any more.
         trial.admin.configure(
             "user-state",
@@ -118,8 +114,7 @@ def test_21_a_stale_state_folder_brings_no_erased_user_back(arena):
             },
         )
         for _ in range(2):
-            trial.load(400, users=trial.shoppers.users[20:])
-            assert trial.drained(60) is not None
+            trial.load_and_drain(400, users=trial.shoppers.users[20:])
         keys = {user_id.encode() for user_id in erased}
         trial.worker.until(
             lambda: not any(r.key() in keys for r in trial.admin.read("user-state")["user-state"]),
@@ -136,8 +131,7 @@ def test_21_a_stale_state_folder_brings_no_erased_user_back(arena):
 @pytest.mark.timeout(200)
 def test_22_a_changelog_that_was_cut_off_is_never_taken_for_an_empty_one(arena, store):
     with arena.trial("22 changelog truncated", store=store) as trial:
-        trial.load(1500)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(1500)
         assert trial.worker.stop() == 0
         ends = trial.admin.ends(["user-state"])
         trial.admin.configure("user-state", {"cleanup.policy": "compact,delete"})
@@ -158,8 +152,7 @@ def test_22_a_changelog_that_was_cut_off_is_never_taken_for_an_empty_one(arena, 
 @pytest.mark.timeout(120)
 def test_27_a_damaged_index_snapshot_is_refused_and_the_index_built_anew(arena):
     with arena.trial("27 index snapshot damaged", seed=27) as trial:
-        trial.load(500)
-        assert trial.drained(60) is not None
+        trial.load_and_drain(500)
         assert trial.worker.stop() == 0
         hit = flip(trial.worker.folder / "state/catalogue", random.Random(27), ("*.safetensors",))
         assert hit

@@ -139,6 +139,11 @@ class Trial:
         self.shop.send(self.shoppers.events(n, mix, users), per_s)
         self.shop.flush()
 
+    def load_and_drain(self, n: int, users: Sequence[str] = ()) -> None:
+        """Send ``n`` events and wait until they are processed."""
+        self.load(n, users=users)
+        assert self.drained(60) is not None
+
     def load_in_background(self, n: int, per_s: float, mix: Mix = HOSTILE) -> threading.Thread:
         return self.shop.in_background(self.shoppers.events(n, mix), per_s)
 
