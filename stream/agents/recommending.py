@@ -133,6 +133,11 @@ class Recommending:
         """
         if not due:
             return
+        if not len(self._catalogue):
+            # Decided for all of them at once: the first items may come between two slices.
+            for draft in due:
+                self.put_off.put(draft.partition, draft.user_id, now_ms + EMPTY_CATALOGUE_MS)
+            return
         started = perf_counter()
         items = (item for draft in due for item in waiting_items(draft.state))
         vectors = ItemVectors(self._catalogue, items)
@@ -154,9 +159,6 @@ class Recommending:
         for draft, profile, ranked in zip(due, profiles, lists, strict=True):
             trigger = draft.state.pending
             if trigger is None:
-                continue
-            if not ranked and not len(self._catalogue):
-                self.put_off.put(draft.partition, draft.user_id, now_ms + EMPTY_CATALOGUE_MS)
                 continue
             draft.update(pending=None, recommended_ms=now_ms)
             if ranked:

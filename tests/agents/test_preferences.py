@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from preference_stage import (
 )
 
 from stream.agents.item_vectors import ItemVectors
+from stream.agents.recommending import SLICE
 from stream.core.user_state import Rules, long_interest
 
 KAFKA_BYTES = 1_000_000
@@ -166,6 +168,21 @@ async def test_while_the_catalogue_is_empty_nothing_is_sent_and_nothing_is_forgo
     assert found.trigger.offset == 0
     assert len(found.items) == 5
     assert recommendations(await bare.due(5000)) == []
+
+
+async def test_nobody_goes_unanswered_when_the_first_items_come_while_many_are_ranked(
+    bare: PreferenceStage,
+) -> None:
+    users = [f"u{number}" for number in range(3 * SLICE)]
+
+    async def first_items() -> None:
+        bare.stock()
+
+    arriving = asyncio.create_task(first_items())
+    sent = await bare(*(bare.act("boots", user_id=user_id) for user_id in users))
+    await arriving
+    sent += await bare.due(5000)
+    assert sorted(r.user_id for r in recommendations(sent)) == sorted(users)
 
 
 async def test_an_act_on_an_item_that_comes_later_counts_once_it_is_there(
