@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.catalogue_state import CatalogueState, NeighbourState
+from models.hashed_ids import hash_of
 from models.item_index import PADDING, ExactIndex, ItemIndex, Vectors, check_dim
 from models.item_vectors import ItemVectors
 from models.items import ItemFacts
@@ -49,6 +50,7 @@ class Catalogue:
         self._lock = threading.RLock()
         self._row_of: dict[str, int] = {}
         self._ids: list[str] = []
+        self._id_hashes = np.zeros(256, np.uint32)  # by row
         self._n_writes = 0
         self._empty()
 
@@ -195,6 +197,10 @@ class Catalogue:
         """Return the items of rows that this catalogue has given out."""
         return [self._ids[row] for row in rows.tolist()]
 
+    def id_hashes(self, rows: Rows) -> NDArray[np.uint32]:
+        """Return the hashes by models.hashed_ids of the ids of given-out rows, shape (n,)."""
+        return self._id_hashes[rows]
+
     def facts(self, item_id: str) -> ItemFacts | None:
         """Return what the shop says of an item, None when it says nothing (any more)."""
         return self._facts.get(self._row_of.get(item_id, PADDING))
@@ -328,15 +334,20 @@ class Catalogue:
         item_ids = list(item_ids)
         rows = [row_of.get(item_id, PADDING) for item_id in item_ids]
         if PADDING in rows:
+            n_before = len(self._ids)
             for place, item_id in enumerate(item_ids):
                 if (row := row_of.get(item_id)) is None:
                     row = row_of[item_id] = len(self._ids)
                     self._ids.append(item_id)
                 rows[place] = row
             self._grow()
+            self._id_hashes[n_before : len(self._ids)] = [
+                hash_of(item_id) for item_id in self._ids[n_before:]
+            ]
         return np.array(rows, np.int64)
 
     def _grow(self) -> None:
+        self._id_hashes = grown(self._id_hashes, len(self._ids))
         self._in_stock = grown(self._in_stock, len(self._ids))
         self._recommendable = grown(self._recommendable, len(self._ids))
 

@@ -52,6 +52,15 @@ class HashedIds:
             place = self.raw.find(wanted, place + 1)
         return place >= 0
 
+    def may_hold(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Return which of the hashes by ``hash_of``, shape (n,), are in the set, shape (n,)."""
+        numbers = hashes >> FINEST - self.bits
+        if self.bits >= _LISTED:
+            return np.isin(numbers, self._hashes())
+        bitmap = np.frombuffer(self.raw, np.uint8)
+        found: NDArray[np.bool_] = (bitmap[numbers >> 3] >> (numbers & 7) & 1).astype(bool)
+        return found
+
     def plus(self, item_ids: Iterable[str]) -> HashedIds:
         """Return the set with some ids more."""
         hashes = np.fromiter(map(hash_of, item_ids), np.uint32) >> FINEST - self.bits

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
+
+
+class Excluding(Protocol):
+    """Item ids that may not be recommended, held in a way that cannot name them."""
+
+    def __contains__(self, item_id: object, /) -> bool: ...
+
+    def may_hold(self, hashes: NDArray[np.uint32], /) -> NDArray[np.bool_]:
+        """Return for hashes by models.hashed_ids.hash_of, (n,), False for what is not held, (n,).
+
+        What is True may still not be held; ``in`` says.
+        """
+        ...
 
 
 class HistoryItem(Struct, frozen=True):
@@ -47,7 +59,7 @@ class Profile:
     short_weight: float
     exclude: frozenset[str]
     region: str | None = None
-    exclude_hashed: Container[str] | None = None
+    exclude_hashed: Excluding | None = None
 
     @property
     def cold_start(self) -> bool:

@@ -292,6 +292,13 @@ class FadedExclusions:
             return True
         return item_id not in self.liked and any(item_id in ids for ids in self.disliked)
 
+    def may_hold(self, hashes: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Return False for hashes, shape (n,), of ids that are not in here, shape (n,)."""
+        found = np.zeros(len(hashes), bool)
+        for ids in (*self.bought, *self.disliked):
+            found |= ids.may_hold(hashes)
+        return found
+
 
 def excluded_hashed(state: UserState, now_ms: int, rules: Rules) -> FadedExclusions | None:
     """Return what ``excluded`` no longer names, None when there is nothing.

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.hashed_ids import HashedIds
+from models.hashed_ids import HashedIds, hash_of
 
 ids = st.lists(st.text(min_size=1, max_size=8), max_size=60)
 
@@ -22,6 +22,14 @@ def forms(held: HashedIds) -> list[HashedIds]:
 def test_no_form_forgets_an_id(item_ids):
     for held in forms(HashedIds().plus(item_ids)):
         assert all(item_id in held for item_id in item_ids)
+
+
+@given(ids, ids)
+def test_many_hashes_at_once_are_answered_as_one_id_after_the_other(item_ids, others):
+    asked = item_ids + others
+    hashes = np.array([hash_of(item_id) for item_id in asked], np.uint32)
+    for held in forms(HashedIds().plus(item_ids)):
+        assert held.may_hold(hashes).tolist() == [item_id in held for item_id in asked]
 
 
 @given(ids, ids)
@@ -55,6 +63,4 @@ def test_two_neighbours_in_a_list_are_not_read_as_a_third():
     held = HashedIds(16, bytes([0, 1, 2, 3]))
     assert [held._hashes().tolist(), len(held)] == [[1, 515], 2]
     found = [n for n in range(100_000) if f"{n}" in held]
-    from models.hashed_ids import hash_of
-
     assert {hash_of(f"{n}") >> 8 for n in found} <= {1, 515}
