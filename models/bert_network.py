@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 Dtype = Literal["auto", "float32", "bfloat16"]
 #: Half precision is chosen only where its vectors lie this close to float32's.
 MIN_COSINE = 0.9995
+# On a CPU so few tokens are computed by one thread: two took as long for one query on idle cores,
+# and a quarter longer where something else wanted a core, since each waits for the other.
+_ALONE_TOKENS = 32
+_N_THREADS = torch.get_num_threads()
 # Leave out the layer on top that no sentence vector uses (and some weights lack).
 _WITHOUT_POOLER = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
 
@@ -64,6 +68,8 @@ class BertNetwork:
         """
         with _device_errors(self.device), torch.inference_mode():
             ids, mask = self._padded(texts)
+            if self.device == "cpu":
+                torch.set_num_threads(1 if ids.numel() <= _ALONE_TOKENS else _N_THREADS)
             hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
             pooled: NDArray[np.float32] = self._pool(hidden.float(), mask).cpu().numpy()
             return pooled
