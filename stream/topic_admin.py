@@ -26,7 +26,7 @@ from stream.topics import TOPICS, TopicSpec
 
 log = logging.getLogger(__name__)
 
-_CREATE_TIMEOUT_MS = 30_000
+_TIMEOUT_MS = 30_000
 _LISTED_WITHIN_S = 10
 _ALREADY_THERE = TopicAlreadyExistsError.errno
 
@@ -69,7 +69,7 @@ async def create_topics(settings: Settings) -> list[str]:
         if not missing:
             return []
         response = await admin.create_topics(
-            [_new_topic(spec, settings) for spec in missing], timeout_ms=_CREATE_TIMEOUT_MS
+            [_new_topic(spec, settings) for spec in missing], timeout_ms=_TIMEOUT_MS
         )
         made = [name for name, code, *_ in response.topic_errors if code == 0]
         await _until_listed(admin, made)
@@ -81,6 +81,17 @@ async def create_topics(settings: Settings) -> list[str]:
     if refused:
         raise TopicsNotCreated("; ".join(refused))
     return made
+
+
+async def delete_topics(settings: Settings) -> None:
+    """Delete every topic whose name begins with the prefix; raises ValueError without a prefix."""
+    if not settings.topic_prefix:
+        raise ValueError("without a topic prefix every topic of the broker would be deleted")
+    async with admin_client(settings) as admin:
+        present = await admin.list_topics()
+        own = [name for name in present if name.startswith(settings.topic_prefix)]
+        if own:
+            await admin.delete_topics(own, timeout_ms=_TIMEOUT_MS)
 
 
 async def _until_listed(admin: Any, names: list[str]) -> None:

@@ -45,6 +45,13 @@ def demo(
     rate: Annotated[float, typer.Option(min=0.1, max=5000, help="Acts per second.")] = 20,
     items: Annotated[int, typer.Option(min=16, max=1_000_000, help="Items on sale.")] = 352,
     seed: Annotated[int, typer.Option(min=0, help="The same seed, the same shop.")] = 7,
+    broker: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Use this broker, with topics of its own that are deleted in the end.",
+        ),
+    ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Stay up afterwards: broker, workers, shoppers.")
     ] = False,
@@ -53,14 +60,23 @@ def demo(
 
     Starts an embedded broker and the workers, sends what a seeded crowd of shoppers does, prints
     what each act leads to as it happens, and the score at the end. Exits 1 when nothing came or
-    something was lost. A configured broker is not touched.
+    something was lost. A broker in the settings is not touched; for speed as it is in earnest
+    name an Apache Kafka with --broker.
     """
     settings = settings_of()
     from stream.broker import BrokerFailed
     from stream.demo.processes import ChildFailed
     from stream.demo.run import run_demo
-    from stream.topic_admin import TopicsNotCreated
+    from stream.topic_admin import BrokerAbsent, TopicsNotCreated
 
-    with one_line(BrokerFailed, ChildFailed, TopicsNotCreated):
-        code = run_demo(settings, seconds=seconds, rate=rate, serve=serve, seed=seed, n_items=items)
+    with one_line(BrokerFailed, BrokerAbsent, ChildFailed, TopicsNotCreated):
+        code = run_demo(
+            settings,
+            seconds=seconds,
+            rate=rate,
+            serve=serve,
+            seed=seed,
+            n_items=items,
+            broker=broker,
+        )
     raise typer.Exit(code)

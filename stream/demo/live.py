@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from msgspec import Struct
 from rich.text import Text
 
@@ -87,16 +87,10 @@ class Reader:
         self.first_s: float | None = None
         self.latest_s: float = time.monotonic()
 
-    async def assign(self) -> None:
-        """Take every partition of the outputs, from the first message on; no group is needed."""
-        places: list[TopicPartition] = []
-        await self._consumer.topics()
-        for topic in ("recommendations", "churn-risk", "dead-letters"):
-            name = f"{self._prefix}{topic}"
-            partitions = self._consumer.partitions_for_topic(name) or ()
-            places.extend(TopicPartition(name, partition) for partition in partitions)
-        self._consumer.assign(places)
-        await self._consumer.seek_to_beginning(*places)
+    def follow(self) -> None:
+        """Take every partition of the outputs; the consumer has no group."""
+        topics = ("recommendations", "churn-risk", "dead-letters")
+        self._consumer.subscribe([f"{self._prefix}{topic}" for topic in topics])
 
     def settled(self, quiet_s: float) -> bool:
         """Say whether recommendations have come, and none for some time."""
@@ -110,9 +104,6 @@ class Reader:
             for place, records in batches.items():
                 for record in records:
                     self._take(place.topic.removeprefix(self._prefix), record, received_ms)
-            if not batches:
-                # The embedded broker answers an empty fetch at once.
-                await asyncio.sleep(0.002)
 
     def _take(self, topic: str, record: Any, received_ms: float) -> None:
         if topic == "recommendations":

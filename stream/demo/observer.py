@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from stream.demo.shoppers import Act, Crowd
 
@@ -255,7 +256,9 @@ class _Popular:
     """
 
     def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
+        self._rows: dict[str, int] = {}
+        self._item_ids: list[str] = []
+        self._counts: NDArray[np.int64] = np.zeros(1024, np.int64)
         self._exclude: defaultdict[str, set[str]] = defaultdict(set)
 
     def add(self, act: Act) -> None:
@@ -263,12 +266,26 @@ class _Popular:
         if kind in ("purchase", "dislike"):
             self._exclude[act.user_id].add(str(item_id))
         if kind is not None and kind != "dislike":
-            self._counts[str(item_id)] += 1
+            row = self._row(str(item_id))
+            self._counts[row] += 1
+
+    def _row(self, item_id: str) -> int:
+        row = self._rows.setdefault(item_id, len(self._item_ids))
+        if row == len(self._item_ids):
+            self._item_ids.append(item_id)
+            if row == len(self._counts):
+                self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+        return row
 
     def top(self, k: int, user_id: str) -> list[str]:
+        # Asked for each list: sorting all items anew took a third of the demo's time.
         exclude = self._exclude[user_id]
-        ranked = self._counts.most_common(k + len(exclude))
-        return [item_id for item_id, _ in ranked if item_id not in exclude][:k]
+        n = min(k + len(exclude), len(self._item_ids))
+        falling = -self._counts[: len(self._item_ids)]
+        best = np.argpartition(falling, n - 1)[:n] if n else np.zeros(0, np.int64)
+        best = best[np.lexsort((best, falling[best]))]
+        ranked = (self._item_ids[row] for row in best.tolist())
+        return [item_id for item_id in ranked if item_id not in exclude][:k]
 
 
 def _percentile(values: list[float], q: float) -> float | None:

@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -25,15 +26,17 @@ from stream.demo.processes import Child, ChildFailed, free_ports, gauge, is_free
 from stream.demo.shop import DEFAULT_ITEMS, build_shop
 from stream.demo.shoppers import Crowd, Shopper, build_shoppers, n_shoppers
 from stream.demo.summary import serving_lines, summary_table
+from stream.engine.resting import resting
 from stream.settings import Settings
-from stream.topic_admin import create_topics
+from stream.topic_admin import create_topics, delete_topics, wait_for_broker
 from stream.worker import PROCESSES, metrics_port
 
 # For the start, and for each item that a slow machine has to encode.
 READY_DEADLINE_S, ITEM_DEADLINE_S = 180.0, 0.1
 # The days before the run are sent at once: they are digested before the clock runs.
 SETTLED_S, LAG_KNOWN_S = 1.0, 2.5
-ANSWER_DEADLINE_S = 60.0
+ANSWER_DEADLINE_S, BROKER_DEADLINE_S = 60.0, 10.0
+FETCH_REST_S = 0.005
 _HOST = "127.0.0.1"
 
 
@@ -56,12 +59,15 @@ def run_demo(
     serve: bool = False,
     seed: int = 7,
     n_items: int = DEFAULT_ITEMS,
+    broker: str | None = None,
     console: Console | None = None,
 ) -> int:
     """Run the whole demo; return 0 only if recommendations came and nothing was lost.
 
-    Everything lives on loopback and in a temporary folder, and is gone afterwards. Raises
-    ChildFailed when the broker or the workers do not start, KeyboardInterrupt on Ctrl-C.
+    Without a ``broker`` (host:port) there is an embedded one on loopback. Everything else is on
+    loopback and in a temporary folder, and all of it is gone afterwards, the topics on a broker
+    that was given included. Raises ChildFailed when the broker or the workers do not start,
+    BrokerAbsent when the given one does not answer, KeyboardInterrupt on Ctrl-C.
     """
     started_s = time.monotonic()
     console = console or Console()
@@ -69,11 +75,9 @@ def run_demo(
     with (
         _terminated_as_interrupted(),
         tempfile.TemporaryDirectory(prefix="prefstream-demo-") as folder,
-        EmbeddedBroker(Path(folder) / "broker") as broker,
+        _topics(_of_this_run(settings, Path(folder) / "state"), broker, Path(folder)) as own,
     ):
-        own = _on_loopback(settings, broker.address, Path(folder) / "state")
-        console.print(f"broker {own.broker}, topics", style="dim")
-        asyncio.run(create_topics(own))
+        console.print(f"broker {own.broker}, topics {own.topic_prefix}", style="dim")
         with _worker(own, Path(folder) / "worker.log") as worker:
             return asyncio.run(_Demo(own, plan, console, worker, started_s).play())
 
@@ -97,7 +101,7 @@ class _Demo:
             send = Sender(producer, prefix)
             read = Reader(consumer, prefix, self._watch, self._say)
             await self._open_shop(send)
-            await read.assign()
+            read.follow()
             reading = asyncio.create_task(read.read())
             try:
                 await self._send_past(send, read)
@@ -204,7 +208,11 @@ def wall_ms() -> int:
 @asynccontextmanager
 async def _clients(broker: str) -> AsyncIterator[tuple[AIOKafkaProducer, AIOKafkaConsumer]]:
     producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", enable_idempotence=True)
-    consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=broker, enable_auto_commit=False, auto_offset_reset="earliest"
+    )
+    # Asked without a rest, the embedded broker keeps half a core busy with saying no.
+    consumer._client.send = resting(consumer._client.send, FETCH_REST_S)
     await producer.start()
     try:
         await consumer.start()
@@ -216,20 +224,33 @@ async def _clients(broker: str) -> AsyncIterator[tuple[AIOKafkaProducer, AIOKafk
         await producer.stop()
 
 
-def _on_loopback(settings: Settings, broker: str, state_dir: Path) -> Settings:
-    """Return the settings with everything that is this run's own; nothing leaves loopback."""
+@contextmanager
+def _topics(settings: Settings, broker: str | None, folder: Path) -> Iterator[Settings]:
+    """Make this run's topics, on an embedded broker or the one given, and take them away again."""
+    if broker is None:
+        with EmbeddedBroker(folder / "broker") as embedded:
+            own = {"broker": embedded.address, "topic_prefix": "", "replication_factor": 1}
+            settings = settings.model_copy(update=own)
+            asyncio.run(create_topics(settings))
+            yield settings
+        return
+    own = {"broker": broker, "topic_prefix": f"demo-{uuid.uuid4().hex[:8]}-"}
+    settings = settings.model_copy(update={**own, "broker_wait_s": BROKER_DEADLINE_S})
+    asyncio.run(wait_for_broker(settings))
+    try:
+        asyncio.run(create_topics(settings))
+        yield settings
+    finally:
+        asyncio.run(delete_topics(settings))
+
+
+def _of_this_run(settings: Settings, state_dir: Path) -> Settings:
+    """Return the settings with a state folder and ports of this run's own, on loopback."""
     port = settings.metrics_port
     n = len(PROCESSES)
     if port == 0 or not all(is_free(port + i) for i in range(n)):
         port = free_ports(n)
-    own = {
-        "broker": broker,
-        "topic_prefix": "",
-        "replication_factor": 1,
-        "state_dir": state_dir,
-        "metrics_host": _HOST,
-        "metrics_port": port,
-    }
+    own = {"state_dir": state_dir, "metrics_host": _HOST, "metrics_port": port}
     return settings.model_copy(update=own)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from msgspec import Struct
@@ -14,6 +15,7 @@ from stream.demo.tastes import BY_NAME, REVIEWS, TASTES
 from stream.topics import DAY_MS, HOUR_MS
 
 Clock = Callable[[], int]
+T = TypeVar("T")
 
 _ENGLISH = (
     "ada ben carla dan ella finn grace hugo iris jonas kira leo maya nils olga paul quinn rosa sam "
@@ -140,18 +142,30 @@ def _draw_tastes(
     return tuple(str(name) for name in rng.choice(names, n, replace=False, p=shares / shares.sum()))
 
 
+class _Draw(Generic[T]):
+    """Draws by weight as ``Generator.choice`` does, but sums the weights once."""
+
+    def __init__(self, of: Sequence[T], weights: Sequence[float]) -> None:
+        self.of = of
+        sums = np.cumsum(weights)
+        self._below = sums / sums[-1]
+
+    def __call__(self, rng: np.random.Generator) -> T:
+        return self.of[int(self._below.searchsorted(rng.random(), side="right"))]
+
+
+def _by_appeal(items: Sequence[ShopItem]) -> _Draw[ShopItem]:
+    return _Draw(items, [each.appeal for each in items])
+
+
 class Crowd:
     """All shoppers of a shop: what they like (the ground truth) and what they do."""
 
     def __init__(self, shop: Shop, shoppers: list[Shopper]) -> None:
         self.shop = shop
         self.meet(shoppers)
-        self._appeals = {
-            taste: np.array([each.appeal for each in items]) / sum(each.appeal for each in items)
-            for taste, items in shop.of_taste.items()
-        }
-        self._everything = list(shop.items.values())
-        self._all_appeals = np.array([each.appeal for each in self._everything])
+        self._of_taste = {taste: _by_appeal(items) for taste, items in shop.of_taste.items()}
+        self._everything = _by_appeal(list(shop.items.values()))
 
     def meet(self, shoppers: list[Shopper]) -> None:
         """From now on these are the shoppers."""
@@ -170,12 +184,12 @@ class Crowd:
         About ten shoppers are in the shop at a time; event ids are ``prefix`` and a number.
         """
         people = list(self.shoppers.values())
-        shares = np.array([person.activity for person in people])
+        anyone = _Draw(people, [person.activity for person in people])
         number = n_sessions = 0
         visits: dict[str, Iterator[tuple[str, dict[str, object]]]] = {}
         while True:
             if len(visits) < len(people) // _SHOPPERS_PER_SESSION:
-                person = people[int(rng.choice(len(people), p=shares))]
+                person = anyone(rng)
                 if person.user_id not in visits:
                     n_sessions += 1
                     session = _Session(self, person, rng, clock, f"{prefix}s{n_sessions}")
@@ -211,15 +225,12 @@ class Crowd:
 
     def pick(self, taste: str, rng: np.random.Generator) -> ShopItem:
         """Return an item of a taste, the popular ones more often; now and then any item."""
-        if rng.random() < _STRAY_SHARE:
-            return self._everything[int(rng.choice(len(self._everything), p=self._all_appeals))]
-        items = self.shop.of_taste[taste]
-        return items[int(rng.choice(len(items), p=self._appeals[taste]))]
+        return (self._everything if rng.random() < _STRAY_SHARE else self._of_taste[taste])(rng)
 
     def pick_disliked(self, tastes: tuple[str, ...], rng: np.random.Generator) -> ShopItem:
         """Return an item that speaks to none of the tastes."""
         while True:
-            each = self._everything[int(rng.integers(len(self._everything)))]
+            each = self._everything.of[int(rng.integers(len(self._everything.of)))]
             if each.taste not in tastes:
                 return each
 

@@ -92,14 +92,17 @@ def serving_lines(settings: Settings, crowd: Crowd) -> list[str]:
         f'{{"event_id":"my-1","user_id":"me","item_id":"{item_id}","type":"click",'
         f"\"event_time_ms\":'$(date +%s)'000}}"
     )
-    host, port = settings.metrics_host, settings.metrics_port
+    host, port, prefix = settings.metrics_host, settings.metrics_port, settings.topic_prefix
+    where = f"PREFSTREAM_BROKER={settings.broker}"
+    if prefix:
+        where += f" PREFSTREAM_TOPIC_PREFIX={prefix}"
     return [
         f"\nThe shop stays open until Ctrl-C. Broker: {settings.broker}",
         f"Metrics: http://{host}:{port}/metrics (encode), http://{host}:{port + 1}/metrics",
         f"Put in a click on “{crowd.shop.title(item_id)}” and see the answer here:",
-        f"  echo 'me|{event}' | kcat -P -b {settings.broker} -t clickstream -K '|' "
+        f"  echo 'me|{event}' | kcat -P -b {settings.broker} -t {prefix}clickstream -K '|' "
         "-X topic.partitioner=murmur2_random",
-        f"and ask why: PREFSTREAM_BROKER={settings.broker} prefstream explain me\n",
+        f"and ask why: {where} prefstream explain me\n",
     ]
 
 

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -28,6 +30,10 @@ def environment(**settings: str) -> dict[str, str]:
 def listens(host: str, port: str) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) == 0
+
+
+def topics_of(address: str) -> set[str]:
+    return set(AdminClient({"bootstrap.servers": address}).list_topics(timeout=10).topics)
 
 
 def row(shown: str, name: str) -> str:
@@ -58,6 +64,39 @@ def test_the_demo_shows_acts_lists_and_a_score_and_leaves_nothing_behind():
     broker = BROKER.search(shown)
     assert broker
     assert not listens(*broker.groups())
+
+
+@pytest.mark.kafka
+def test_the_demo_on_a_broker_of_one_s_own_leaves_no_topic_there(apache_kafka):
+    done = subprocess.run(
+        [*DEMO, "--seconds", "4", "--rate", "10", "--items", "64", "--broker", apache_kafka],
+        env=environment(PREFSTREAM_TOPIC_PREFIX="shop-"),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"broker {apache_kafka}" in done.stdout
+    assert row(done.stdout, "acts without an answer") == "0"
+    [prefix] = re.findall(r"topics (demo-\w+-)", done.stdout)
+    # Its controller is done before its broker.
+    deadline = time.monotonic() + 10
+    while left := [t for t in topics_of(apache_kafka) if t.startswith((prefix, "shop-"))]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def test_a_demo_on_a_broker_that_does_not_answer_says_so_in_one_line():
+    done = subprocess.run(
+        [*DEMO, "--broker", "127.0.0.1:1"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("prefstream: no Kafka broker at 127.0.0.1:1")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_demo_whose_workers_cannot_start_says_why_in_one_line():

@@ -130,6 +130,17 @@ def test_the_baseline_is_what_was_popular_at_that_moment_less_what_the_shopper_b
     assert watch.report().hit_rate == 1.0
 
 
+def test_the_popularity_baseline_holds_more_items_than_it_began_with():
+    watch = observer(k=1)
+    for number in range(3000):
+        watch.past(click("h", f"other {number}", user_id="someone else"))
+    watch.past(click("h", "c1", user_id="someone else"))
+    watch.past(click("h", "c1", user_id="someone else"))
+    watch.sent(click("e1", "t2", at_ms=SWITCH_MS), 0.0)
+    watch.recommended(published("e1", "t3"), 1.0)
+    assert watch.report().popular_hit_rate == 1.0  # c1 leads, the 3,001st to come
+
+
 def test_it_counts_the_acts_until_the_list_follows_a_changed_taste():
     watch = observer(k=2)
     lists = {"e1": ("t2", "t3"), "e2": ("t2", "t3"), "e3": ("c1", "t3"), "e4": ("c1", "c2")}
