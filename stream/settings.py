@@ -72,7 +72,6 @@ class Settings(BaseSettings):
     # State
     state_dir: Path = Field(Path("prefstream-state"), description="One folder per worker.")
     store: Literal["rocksdb", "memory"] = Field("rocksdb", description="Where user state lives.")
-
     max_state_bytes: int = Field(
         1024,
         ge=512,
@@ -81,6 +80,9 @@ class Settings(BaseSettings):
     )
     state_ttl_days: float = Field(
         730.0, ge=0, description="Rows of users untouched for so long are removed; 0 = never."
+    )
+    accept_lost_state: bool = Field(
+        False, description="Start although a part of the state is known to be gone."
     )
 
     # Encoder

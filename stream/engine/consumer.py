@@ -21,6 +21,7 @@ from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from typing import Any, cast
 
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -245,16 +246,18 @@ class CommittedPositions:
         self._consumer = consumer
         self._is_source = is_source
 
-    async def seek(self) -> dict[TP, int]:
-        """Return the committed offset of each source partition, 0 where there is none."""
+    async def read(self) -> dict[TP, int | None]:
+        """Return the committed offset of each source partition, None where there is none."""
         sources = [tp for tp in self._consumer.assignment() if self._is_source(tp.topic)]
         committed = await asyncio.gather(*(self._consumer.committed(tp) for tp in sources))
-        for tp, offset in zip(sources, committed, strict=True):
+        return {TP(*tp): offset for tp, offset in zip(sources, committed, strict=True)}
+
+    async def seek(self) -> dict[TP, int]:
+        """Return the committed offset of each source partition, 0 where there is none."""
+        committed = await self.read()
+        for tp, offset in committed.items():
             if offset is None:
-                await self._consumer.seek_to_beginning(tp)
+                await self._consumer.seek_to_beginning(TopicPartition(*tp))
             else:
-                self._consumer.seek(tp, offset)
-        return {
-            TP(tp.topic, tp.partition): offset or 0
-            for tp, offset in zip(sources, committed, strict=True)
-        }
+                self._consumer.seek(TopicPartition(*tp), offset)
+        return {tp: offset or 0 for tp, offset in committed.items()}

@@ -48,6 +48,10 @@ class PartitionTable(faust.Table[bytes, bytes]):
     #: Awaited with the partitions held after each assignment, before any event of theirs is read.
     on_partitions_ready: Callable[[set[int]], Awaitable[None]] = staticmethod(_nothing)
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._held_at_assignment: dict[int, int] = {}
+
     def _new_store_by_url(self, url: str | URL) -> Any:
         store = {"rocksdb": RocksDBStore, "memory": MemoryStore}[URL(url).scheme]
         options = dict(ROCKSDB_OPTIONS) if store is RocksDBStore else None
@@ -101,6 +105,16 @@ class PartitionTable(faust.Table[bytes, bytes]):
     def condemn(self, partition: int) -> None:
         """Have the local store of a partition built anew from the changelog at the next start."""
         self._partitions.condemn(partition)
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        """Return up to where the local store holds the changelog; asked when it is assigned."""
+        offset: int | None = super().persisted_offset(tp)
+        self._held_at_assignment[tp.partition] = -1 if offset is None else offset
+        return offset
+
+    def held_at_assignment(self, partition: int) -> int:
+        """Return the changelog offset that the local store held before recovery, -1 for none."""
+        return self._held_at_assignment.get(partition, -1)
 
     def delivered(self, partition: int, changelog_offset: int) -> None:
         """Remember that the local store holds the changelog up to this offset."""

@@ -33,9 +33,18 @@ class EngineConsumerThread(driver.AIOKafkaConsumerThread):
         positions = CommittedPositions(self._ensure_consumer(), self.app.topics.acks_enabled_for)
         return cast(Mapping[TP, int], await self.call_thread(positions.seek))
 
+    async def committed_sources(self) -> Mapping[TP, int | None]:
+        """Return what is committed of the sources held."""
+        positions = CommittedPositions(self._ensure_consumer(), self.app.topics.acks_enabled_for)
+        return cast(Mapping[TP, int | None], await self.call_thread(positions.read))
+
 
 class ThreadedConsumer(EngineConsumer):
     """A consumer that runs in our thread."""
+
+    async def committed_sources(self) -> Mapping[TP, int | None]:
+        """Return the next offset to read of each source partition held, None if none is known."""
+        return await cast(EngineConsumerThread, self._thread).committed_sources()
 
     def _new_consumer_thread(self) -> EngineConsumerThread:
         return EngineConsumerThread(self, loop=self.loop, beacon=self.beacon)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, cast
 
 from faust.types import TP
 
@@ -15,6 +15,7 @@ from stream.core.item_state import CountingRules
 from stream.dead_letters import StormGauge
 from stream.engine.app import add_agent, add_table, new_app, partitions_of
 from stream.engine.commits import Committer
+from stream.engine.wholeness import Offsets, require_whole
 from stream.observe import reporter
 from stream.settings import Settings
 from stream.tiers.base import Background, Parts, wall_clock_ms
@@ -64,7 +65,9 @@ class NeighboursTier:
         await self._background.stop()
 
     async def _ready(self, partitions: set[int]) -> None:
+        new, offsets = partitions - self._items.partitions, cast(Offsets, self.app.consumer)
         await self._items.hold(partitions)
+        await require_whole(self._table, new, offsets, self._items.through, self._parts.settings)
         metrics = self._parts.metrics
         metrics.assigned.set(len(partitions))
         metrics.rebalances.inc()

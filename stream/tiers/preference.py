@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from faust.types import TP
 
@@ -26,6 +26,7 @@ from stream.dead_letters import StormGauge
 from stream.engine.app import add_agent, add_table, new_app, partitions_of
 from stream.engine.commits import Committer
 from stream.engine.table import PartitionTable
+from stream.engine.wholeness import Offsets, require_whole
 from stream.observe import reporter
 from stream.settings import Settings
 from stream.tiers.base import Background, Parts, wall_clock_ms
@@ -125,6 +126,8 @@ class PreferenceTier:
         """Take over the partitions assigned, once their rows are as the changelog says."""
         new = partitions - self._users.partitions
         await self._users.hold(partitions)
+        table, offsets = self._tables[USER_STATE.name], cast(Offsets, self.app.consumer)
+        await require_whole(table, new, offsets, self._users.through, self._parts.settings)
         for partition in new:
             self._background.start(self._preferences.take_over(partition))
         readiness, metrics = self._parts.readiness, self._parts.metrics

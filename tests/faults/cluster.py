@@ -143,6 +143,17 @@ class Admin:
             for place in places
         }
 
+    def rewind(self, group: str, topics: Sequence[str]) -> None:
+        """Have a group that nobody is in read some topics from their beginning again."""
+        until(lambda: not self.members(group), f"{group} is empty", 40)
+        places = [
+            TopicPartition(self._prefix + topic, number, 0)
+            for topic in topics
+            for number in range(self.partitions()[topic])
+        ]
+        request = ConsumerGroupTopicPartitions(self._prefix + group, places)
+        _finish(self._client.alter_consumer_group_offsets([request]))
+
     def members(self, group: str) -> list[tuple[str, frozenset[Place]]]:
         """Return the members of a group and the source partitions each was assigned."""
         futures = self._client.describe_consumer_groups([self._prefix + group])
