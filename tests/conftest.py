@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,9 @@ from types import ModuleType
 import pytest
 
 from stream.broker import EmbeddedBroker
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 

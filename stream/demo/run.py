@@ -274,6 +274,8 @@ def _terminated_as_interrupted() -> Iterator[None]:
     def interrupt(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(signal.SIGINT)
 
+    # Started in the background by a shell, a program ignores Ctrl-C, and asyncio looks for this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield

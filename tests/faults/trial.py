@@ -6,8 +6,10 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,18 @@ class Trial:
 
     def load_in_background(self, n: int, per_s: float, mix: Mix = HOSTILE) -> threading.Thread:
         return self.shop.in_background(self.shoppers.events(n, mix), per_s)
+
+    @contextmanager
+    def under_load(self, per_s: float) -> Iterator[None]:
+        """Send events for as long as it takes."""
+        over = threading.Event()
+        events = takewhile(lambda _: not over.is_set(), self.shoppers.events(1_000_000, HOSTILE))
+        sending = self.shop.in_background(events, per_s)
+        try:
+            yield
+        finally:
+            over.set()
+            sending.join()
 
     def recovered_s(self, worker: Supervised, since: int, timeout_s: float = 60) -> float:
         """Return seconds from a worker's start number ``since`` to the first output after it."""

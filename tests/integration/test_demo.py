@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -112,14 +113,19 @@ def test_a_demo_whose_workers_cannot_start_says_why_in_one_line():
     assert "'/no/such/model'" in done.stderr
 
 
+def ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
-def playing(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def playing(*arguments: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [*DEMO, *arguments],
         env=environment(PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )
     watchdog = threading.Timer(240, process.kill)
     watchdog.start()
@@ -157,6 +163,15 @@ def test_a_demo_that_stays_up_can_be_reached_and_ends_on_ctrl_c_with_all_it_star
 
 def test_a_demo_that_is_terminated_while_it_starts_stops_the_children_at_once():
     with playing() as process:
+        broker = BROKER.search(read_until(process, "shop open"))
+        assert broker
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130, process.stdout.read()
+        assert not listens(*broker.groups())
+
+
+def test_a_demo_in_the_background_of_a_script_stops_on_a_termination_too():
+    with playing(preexec_fn=ignore_interrupts) as process:
         broker = BROKER.search(read_until(process, "shop open"))
         assert broker
         process.send_signal(signal.SIGTERM)
