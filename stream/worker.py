@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from typing import Literal
 
 import uvloop
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from models.weights import ModelError
@@ -58,7 +59,7 @@ CONDITIONS: dict[ProcessName, tuple[Condition, ...]] = {
 NOT_READY_AFTER_S, DEAD_AFTER_S = 30.0, 300.0
 #: A worker that does not stop by itself is ended: what it did not acknowledge is read again.
 STOP_DEADLINE_S = 20.0
-LAG_EVERY_S = 2.0
+LAG_EVERY_S, TOPICS_EVERY_S = 2.0, 5.0
 #: On a small machine, whoever answers shoppers goes first.
 NICE = 10
 #: Faust tells nobody that an app has crashed; it can only be asked.
@@ -218,6 +219,8 @@ class _Worker:
         stack.push_async_callback(tier.app.stop)
         await tier.app.start()
         await self._watch_lag(tier, stack)
+        task = asyncio.get_running_loop().create_task(self._watch_topics())
+        stack.callback(task.cancel)
         settle_garbage_collection()
         log.info("running: group=%s topics=%s", tier.app.conf.id, ",".join(tier.topics))
         while not tier.app.should_stop:  # noqa: ASYNC110 - see CRASH_POLL_S
@@ -245,6 +248,18 @@ class _Worker:
         probe = LagProbe(offsets, group, lambda: places, on_reading, time.monotonic)
         task = asyncio.get_running_loop().create_task(probe.run(LAG_EVERY_S))
         stack.callback(task.cancel)
+
+    async def _watch_topics(self) -> None:
+        """Have /ready tell of a topic that was deleted, or a broker that is away."""
+        while True:
+            await asyncio.sleep(TOPICS_EVERY_S)
+            try:
+                problems = await check_topics(self._settings)
+            except (KafkaError, OSError, asyncio.TimeoutError) as error:
+                self._readiness.set("broker", False, f"no answer: {error!r}")
+                continue
+            self._readiness.set("broker", True)
+            self._readiness.set("topics", not problems, "; ".join(map(str, problems)))
 
     def _note_assignment(self, places: list[Place]) -> None:
         if places != self._places:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from stream import worker as module
-from stream.settings import load_settings
+from stream.settings import Settings, load_settings
+from stream.topic_admin import Problem
 from stream.worker import _ended, _Worker, settle_garbage_collection
 
 
@@ -41,6 +43,34 @@ def test_events_deleted_before_they_were_read_are_counted_without_the_prefix() -
         if sample.name == "prefstream_events_lost_total" and sample.value
     }
     assert lost == {"clickstream": 7}
+
+
+async def test_a_topic_that_goes_missing_shows_until_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = _Worker(load_settings(), "encode")
+    shown = []
+    answers = iter(
+        [[], [Problem("searches", "missing")], KafkaConnectionError("away"), [], AllShown()]
+    )
+
+    async def check_topics(settings: Settings) -> list[Problem]:
+        checks = worker._readiness.checks()
+        shown.append([name for name in ("broker", "topics") if not checks[name].ok])
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(module, "TOPICS_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "check_topics", check_topics)
+    with pytest.raises(AllShown):
+        await worker._watch_topics()
+    assert shown == [["broker", "topics"], [], ["topics"], ["broker", "topics"], []]
+
+
+class AllShown(Exception):
+    """Ends what goes on for ever."""
 
 
 def child(code: str) -> subprocess.Popen[bytes]:
