@@ -126,19 +126,18 @@ def test_07_a_frozen_worker_that_wakes_up_has_no_say_any_more(arena, store):
 def test_30_a_worker_that_runs_out_of_memory_is_as_one_killed(arena, store):
     with arena.trial("30 out of memory", store=store) as trial:
         trial.load(500)
-        sending = trial.load_in_background(5000, per_s=400)
-        for n in range(2):
-            time.sleep(2)
-            pid = trial.worker.pid("preference")
-            kib = int(field_of(f"/proc/{pid}/status", "VmSize"))
-            resource.prlimit(pid, resource.RLIMIT_AS, (kib * 1024, kib * 1024))
-            trial.load(500, users=[f"crowd{n}-{m}" for m in range(500)])
-            try:
-                trial.worker.until(lambda n=n: len(trial.worker.ends) > n, "out of memory", 15)
-            except AssertionError:  # it found room in what it had: then it is ended the hard way
-                trial.worker.kill("preference")
-            trial.recovered_s(trial.worker, since=n + 1)
-        sending.join()
+        with trial.under_load(per_s=300):
+            for n in range(2):
+                time.sleep(2)
+                pid = trial.worker.pid("preference")
+                kib = int(field_of(f"/proc/{pid}/status", "VmSize"))
+                resource.prlimit(pid, resource.RLIMIT_AS, (kib * 1024, kib * 1024))
+                trial.load(500, users=[f"crowd{n}-{m}" for m in range(500)])
+                try:
+                    trial.worker.until(lambda n=n: len(trial.worker.ends) > n, "out of memory", 15)
+                except AssertionError:  # it found room in what it had: ended the hard way, then
+                    trial.worker.kill("preference")
+                trial.recovered_s(trial.worker, since=n + 1)
         trial.finish_now(90)
         trial.note = f"exits {[code for _, code in trial.worker.ends]}"
 

@@ -1,12 +1,15 @@
-"""Faults 8, 9, 12, 13, 14: messages that are poison, late, sent again; a bug for one key."""
+"""Faults 8, 9, 12, 13, 14, 32: poison, late, sent again, of a newer schema; a bug for one key."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 
 import pytest
-from faults.generator import Message, Mix, now_ms
+from faults.generator import HOSTILE, Message, Mix, now_ms
+
+from stream.messages import read_embedded_text
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
@@ -100,3 +103,32 @@ def test_14_times_from_the_future_are_cut_and_expire_nobody(arena):
         cut = trial.worker.metric("preference", "prefstream_clock_skew_events_total")
         trial.note = f"{cut:.0f} cut"
         assert cut > 100
+
+
+def of_a_newer_schema(message: Message) -> Message:
+    """Return a message as a producer sends it whose schema has fields that we do not know."""
+    if message.fate != "good" or message.value is None:
+        return message
+    newer = {**json.loads(message.value), "loyalty": {"tier": "gold", "since": [2019, 4]}}
+    return dataclasses.replace(message, value=json.dumps(newer).encode())
+
+
+@pytest.mark.timeout(200)
+def test_32_a_newer_schema_comes_while_workers_are_replaced_one_by_one(arena):
+    with arena.trial("32 rolling upgrade, schema N+1") as trial:
+        trial.load(500)
+        other = trial.another_worker("w2")
+        other.start()
+        trial.send(map(of_a_newer_schema, trial.shoppers.events(1500, HOSTILE)))
+        assert trial.worker.stop() == 0
+        trial.send(map(of_a_newer_schema, trial.shoppers.events(1000, HOSTILE)))
+        trial.worker.start()
+        assert other.stop() == 0
+        trial.send(map(of_a_newer_schema, trial.shoppers.events(500, HOSTILE)))
+        trial.finish_now(90)
+        embedded = trial.admin.read("embedded-texts")["embedded-texts"]
+        kept = [b"loyalty" in read_embedded_text(record.value()).event for record in embedded]
+        sent = [s for s in trial.shop.log if b"loyalty" in (s.message.value or b"")]
+        texts = sum(s.message.topic in ("searches", "reviews") for s in sent)
+        trial.note = f"{len(sent):,} of the newer schema, {texts} with text"
+        assert sum(kept) >= texts > 100

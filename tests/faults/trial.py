@@ -75,6 +75,7 @@ class Trial:
     prefix: str = field(default_factory=lambda: f"f{uuid.uuid4().hex[:8]}-")
     #: What the judge must know: see Evidence.
     erased: set[str] = field(default_factory=set)
+    overfull: set[str] = field(default_factory=set)
     #: Users for whom a bug was put in: everything of theirs must become a dead letter.
     failing: set[str] = field(default_factory=set)
     recoveries_s: list[float] = field(default_factory=list)
@@ -295,6 +296,7 @@ class Trial:
             deadline_s=deadline_s,
             min_interval_ms=MIN_INTERVAL_MS,
             erased=frozenset(self.erased),
+            overfull=frozenset(self.overfull),
             failing=self._failing(read),
         )
 
