@@ -81,6 +81,12 @@ class Settings(BaseSettings):
     state_ttl_days: float = Field(
         730.0, ge=0, description="Rows of users untouched for so long are removed; 0 = never."
     )
+    state_max_age_h: float = Field(
+        20.0,
+        gt=0,
+        le=24,
+        description="A local store not written for so long is read anew from the changelog.",
+    )
     accept_lost_state: bool = Field(
         False, description="Start although a part of the state is known to be gone."
     )

@@ -164,10 +164,14 @@ def _config_problems(spec: TopicSpec, config: dict[str, str]) -> list[str]:
     policy = config.get("cleanup.policy")
     if policy is not None and set(policy.split(",")) != set(spec.cleanup.split(",")):
         problems.append(f"expected cleanup.policy={spec.cleanup}, got {policy}")
-    lag_ms = config.get("min.compaction.lag.ms")
-    if lag_ms is not None and int(lag_ms) < spec.compaction_lag_ms:
-        text = f"expected min.compaction.lag.ms={spec.compaction_lag_ms} or more, got {lag_ms}"
-        problems.append(text)
+    at_least = {
+        "min.compaction.lag.ms": spec.compaction_lag_ms,
+        "delete.retention.ms": spec.tombstone_ms,
+    }
+    for name, least in at_least.items():
+        got = config.get(name)
+        if got is not None and int(got) < least:
+            problems.append(f"expected {name}={least} or more, got {got}")
     return problems
 
 

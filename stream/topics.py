@@ -23,6 +23,8 @@ class TopicSpec:
     retention_ms: int = 7 * DAY_MS
     # A tombstone or an older value stays readable this long, so that a slow reader sees it.
     compaction_lag_ms: int = 0
+    # A local copy of the topic that is older than this may have missed a tombstone for good.
+    tombstone_ms: int = 0
     partitions: int | None = None
 
     def config(self) -> dict[str, str]:
@@ -32,6 +34,8 @@ class TopicSpec:
             config["retention.ms"] = str(self.retention_ms)
         if "compact" in self.cleanup and self.compaction_lag_ms:
             config["min.compaction.lag.ms"] = str(self.compaction_lag_ms)
+        if self.tombstone_ms:
+            config["delete.retention.ms"] = str(self.tombstone_ms)
         return config
 
 
@@ -51,8 +55,22 @@ ITEM_NEIGHBOURS = TopicSpec(
 )
 
 # Changelogs of the preference tier's tables.
-USER_STATE = TopicSpec("user-state", "derived", "user_id", "compact", compaction_lag_ms=HOUR_MS)
-ITEM_STATE = TopicSpec("item-state", "derived", "item_id", "compact", compaction_lag_ms=HOUR_MS)
+USER_STATE = TopicSpec(
+    "user-state",
+    "derived",
+    "user_id",
+    "compact",
+    compaction_lag_ms=HOUR_MS,
+    tombstone_ms=DAY_MS,
+)
+ITEM_STATE = TopicSpec(
+    "item-state",
+    "derived",
+    "item_id",
+    "compact",
+    compaction_lag_ms=HOUR_MS,
+    tombstone_ms=DAY_MS,
+)
 
 RECOMMENDATIONS = TopicSpec("recommendations", "out", "user_id", "compact,delete")
 CHURN_RISK = TopicSpec("churn-risk", "out", "user_id", "compact,delete", retention_ms=90 * DAY_MS)

@@ -108,6 +108,7 @@ def add_table(app: EngineApp, settings: Settings, name: str) -> PartitionTable:
         value_type=bytes,
         partitions=settings.partitions,
         changelog_topic=changelog,
+        store_max_age_s=settings.state_max_age_h * 3600,
     )
     return cast(PartitionTable, app.tables.add(table))
 

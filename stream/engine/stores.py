@@ -10,7 +10,9 @@ When a changelog is replayed over a store that is ahead of it, the newer value s
 from __future__ import annotations
 
 import logging
+import math
 import shutil
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,10 +77,18 @@ def newest(
 
 
 class RocksDBStore(rocksdb.Store):
-    """RocksDB, one database per partition."""
+    """RocksDB, one database per partition.
+
+    A database that was not written for longer than ``max_age_s`` is begun anew: the changelog's
+    tombstones since then may have been compacted away, and who was erased meanwhile would be back.
+    """
 
     #: Faust's own is valid UTF-8: a user of that name would overwrite the offset, and be lost.
     offset_key = b"\xffoffset"
+    written_key = b"\xffwritten"
+    max_age_s = math.inf
+    #: Seconds of the wall clock: the age counts while no process runs, too.
+    clock_s: Callable[[], float] = staticmethod(lambda: time.time_ns() / 1e9)
 
     def _open_for_partition(self, partition: int) -> Any:
         """Open a partition's database; a damaged one is begun anew, and filled by the changelog.
@@ -92,13 +102,31 @@ class RocksDBStore(rocksdb.Store):
             shutil.rmtree(path, ignore_errors=True)
             condemned.unlink()
         try:
-            return super()._open_for_partition(partition)
+            opened = super()._open_for_partition(partition)
         except Exception as error:
             if not _is_damage(error):
                 raise
             log.error("%s is damaged and rebuilt from the changelog: %s", path, error)
-            shutil.rmtree(path)
-            return super()._open_for_partition(partition)
+        else:
+            if not self._is_stale(opened):
+                return opened
+            log.warning("%s is too old and rebuilt from the changelog", path)
+            opened.close()
+        shutil.rmtree(path)
+        return super()._open_for_partition(partition)
+
+    def _is_stale(self, opened: Any) -> bool:
+        if opened.get(self.offset_key) is None:
+            return False
+        # Kept in the database: a file's time is that of a copy.
+        written_s = float(opened.get(self.written_key) or 0)
+        return self.clock_s() - written_s > self.max_age_s
+
+    def set_persisted_offset(self, tp: TP, offset: int) -> None:
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        batch.put(self.offset_key, b"%d" % offset)
+        batch.put(self.written_key, b"%d" % self.clock_s())
+        self._db_for_partition(tp.partition).write(batch)
 
     @contextmanager
     def _noting_damage(self, partition: int) -> Iterator[None]:
@@ -130,7 +158,8 @@ class RocksDBStore(rocksdb.Store):
     def scan(self, partition: int, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         # The smallest key that is greater than ``after``.
         items = self._db_for_partition(partition).items(from_key=after + b"\x00")
-        rows: Iterator[tuple[bytes, bytes]] = (row for row in items if row[0] != self.offset_key)
+        own = (self.offset_key, self.written_key)
+        rows: Iterator[tuple[bytes, bytes]] = (row for row in items if row[0] not in own)
         return list(islice(rows, limit))
 
     def n_rows(self) -> int:
@@ -173,6 +202,8 @@ def _is_damage(error: Exception) -> bool:
 
 class MemoryStore(memory.Store[Any, Any]):
     """Dictionaries, one per partition; restored from the changelog at every start."""
+
+    max_age_s = math.inf
 
     def __post_init__(self) -> None:
         super().__post_init__()

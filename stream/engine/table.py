@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -48,14 +49,16 @@ class PartitionTable(faust.Table[bytes, bytes]):
     #: Awaited with the partitions held after each assignment, before any event of theirs is read.
     on_partitions_ready: Callable[[set[int]], Awaitable[None]] = staticmethod(_nothing)
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, store_max_age_s: float = math.inf, **kwargs: Any) -> None:
+        """See RocksDBStore for ``store_max_age_s``."""
+        self._store_max_age_s = store_max_age_s
         super().__init__(*args, **kwargs)
         self._held_at_assignment: dict[int, int] = {}
 
     def _new_store_by_url(self, url: str | URL) -> Any:
         store = {"rocksdb": RocksDBStore, "memory": MemoryStore}[URL(url).scheme]
         options = dict(ROCKSDB_OPTIONS) if store is RocksDBStore else None
-        return store(
+        made = store(
             url,
             self.app,
             self,
@@ -66,6 +69,8 @@ class PartitionTable(faust.Table[bytes, bytes]):
             value_serializer="raw",
             options=options,
         )
+        made.max_age_s = self._store_max_age_s
+        return made
 
     @property
     def _partitions(self) -> PartitionedStore:

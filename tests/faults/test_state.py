@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,7 +95,9 @@ def test_19_a_full_disk_ends_the_worker_cleanly_and_is_made_good_by_space(arena)
 
 @pytest.mark.timeout(280)
 def test_21_a_stale_state_folder_brings_no_erased_user_back(arena):
-    with arena.trial("21 stale state folder") as trial:
+    # A day in the life of a tombstone, here in half a minute.
+    settings = {"PREFSTREAM_STATE_MAX_AGE_H": f"{25 / 3600:.5f}"}
+    with arena.trial("21 stale state folder", settings=settings) as trial:
         trial.load_and_drain(1000)
         assert trial.worker.stop() == 0
         state = trial.worker.folder / "state"
@@ -121,11 +124,14 @@ def test_21_a_stale_state_folder_brings_no_erased_user_back(arena):
             records = trial.admin.read("user-state")["user-state"]
             return not any(record.key() in keys for record in records)
 
+        copied = time.monotonic()
         trial.worker.until(compacted, "the tombstones compacted", 120)
-        trial.admin.configure("user-state", {"min.compaction.lag.ms": "3600000"})
+        as_it_was = {"min.compaction.lag.ms": "3600000", "delete.retention.ms": "86400000"}
+        trial.admin.configure("user-state", as_it_was)
         assert trial.worker.stop() == 0
         shutil.rmtree(state)
         (trial.worker.folder / "old").rename(state)
+        time.sleep(max(0.0, copied + 27 - time.monotonic()))
         trial.worker.start()
         trial.erased = set(erased)
 

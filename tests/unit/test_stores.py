@@ -255,3 +255,32 @@ def test_a_database_that_another_holds_is_not_taken_for_a_damaged_one(tmp_path: 
     with pytest.raises(StoreFailed, match=r"[Ll]ock"):
         new_table("rocksdb", tmp_path).rows(0, [b"a"])
     assert set(tmp_path.rglob("*.sst")) == files
+
+
+# --- too old -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("age_s", "kept"), [(99, True), (101, False)])
+def test_a_database_too_old_for_the_tombstones_is_begun_anew(tmp_path, age_s, kept):
+    table = new_table("rocksdb", tmp_path)
+    table.data.max_age_s, table.data.clock_s = 100, lambda: 1000
+    table.write(0, {b"erased since": stamp(1, b"A")})
+    table.delivered(0, 7)
+    table.data._dbs.pop(0).close()
+    table.data.clock_s = lambda: 1000 + age_s
+    assert (table.rows(0, [b"erased since"]) == [b"A"]) is kept
+    assert table.persisted_offset(TP("user-state", 0)) == (7 if kept else None)
+    assert keys(table.scan(0, b"", 10)) == ([b"erased since"] if kept else [])
+
+
+def test_a_new_database_is_not_too_old(tmp_path):
+    table = new_table("rocksdb", tmp_path)
+    table.data.max_age_s = 0
+    table.write(0, {b"a": stamp(1, b"A")})
+    assert table.rows(0, [b"a"]) == [b"A"]
+
+
+def test_the_table_s_store_takes_its_greatest_age_from_the_settings(tmp_path):
+    settings = load_settings(store="rocksdb", state_dir=tmp_path, state_max_age_h=2)
+    table = add_table(new_app(settings, "preference"), settings, "user-state")
+    assert table.data.max_age_s == 7200
