@@ -187,6 +187,10 @@ class Trial:
     def finish(self, deadline_s: float = 60, live: bool = True) -> list[Finding]:
         """Send what is still to be sent, let the stream drain, and judge."""
         self.shop.flush()
+        if live:
+            # Who takes over from a worker that left sends its last outputs again: only then is
+            # there an end to drain to.
+            self.live_rows()
         drained_s = self.drained(deadline_s)
         if self.outputs:
             self.outputs.stop()
