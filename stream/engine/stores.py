@@ -203,8 +203,6 @@ def _is_damage(error: Exception) -> bool:
 class MemoryStore(memory.Store[Any, Any]):
     """Dictionaries, one per partition; restored from the changelog at every start."""
 
-    max_age_s = math.inf
-
     def __post_init__(self) -> None:
         super().__post_init__()
         self._rows: dict[int, dict[bytes, bytes]] = {}

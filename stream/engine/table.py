@@ -69,7 +69,8 @@ class PartitionTable(faust.Table[bytes, bytes]):
             value_serializer="raw",
             options=options,
         )
-        made.max_age_s = self._store_max_age_s
+        if isinstance(made, RocksDBStore):
+            made.max_age_s = self._store_max_age_s
         return made
 
     @property

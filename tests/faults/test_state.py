@@ -169,12 +169,15 @@ def test_22_a_changelog_that_was_cut_off_is_never_taken_for_an_empty_one(arena):
         assert "StateLost: table user-state is not whole" in text
         trial.worker.end()
         # The way back that the README shows.
-        trial.admin.delete(["user-state"])
+        trial.admin.delete(["user-state", "item-state", "item-pairs"])
         trial.worker.command("topics", "create")
-        trial.admin.rewind("prefstream-preference", GROUPS["prefstream-preference"])
+        for group in ("prefstream-preference", "prefstream-neighbours"):
+            trial.admin.rewind(group, GROUPS[group])
         trial.worker.start()
         assert trial.drained(90) is not None
         assert trial.live_rows().keys() == before.keys()
+        # Counted anew, too: with its old state the next tier would take the pairs for repeats.
+        assert trial.admin.read("item-state")["item-state"]
         trial.note = f"refused; {len(before)} rows rebuilt from the sources"
         trial.verdict = []
 

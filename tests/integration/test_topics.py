@@ -21,6 +21,7 @@ from stream.topic_admin import (
     admin_client,
     check_topics,
     create_topics,
+    delete_topics,
     wait_for_broker,
 )
 from stream.topics import TOPICS
@@ -70,6 +71,7 @@ async def test_every_difference_is_named(settings):
     await make(settings, "clickstream", 3)
     await make(settings, "items", 2, cleanup_policy="delete", min_compaction_lag_ms=HOUR_MS)
     await make(settings, "users", 2, cleanup_policy="compact", min_compaction_lag_ms="1000")
+    await make(settings, "user-state", 2, cleanup_policy="compact", delete_retention_ms="1000")
     await make(settings, "churn-risk", 2, cleanup_policy="delete,compact")
     await create_topics(settings)
     prefix = settings.topic_prefix
@@ -77,7 +79,28 @@ async def test_every_difference_is_named(settings):
         f"topic {prefix}clickstream: expected 2 partitions (setting partitions), got 3",
         f"topic {prefix}items: expected cleanup.policy=compact, got delete",
         f"topic {prefix}users: expected min.compaction.lag.ms=3600000 or more, got 1000",
+        f"topic {prefix}user-state: expected min.compaction.lag.ms=3600000 or more, got 0",
+        f"topic {prefix}user-state: expected delete.retention.ms=86400000 or more, got 1000",
     }
+
+
+async def test_a_run_s_topics_are_deleted_and_nobody_else_s(settings):
+    other = settings.model_copy(update={"topic_prefix": f"other-{settings.topic_prefix}"})
+    await create_topics(settings)
+    await create_topics(other)
+    await delete_topics(settings)
+    missing = {f"topic {settings.topic_prefix}{spec.name}: missing" for spec in TOPICS}
+    for _ in range(200):  # Kafka's controller is done before its brokers
+        if await problems_of(settings) == missing:
+            break
+        await asyncio.sleep(0.1)
+    assert await problems_of(settings) == missing
+    assert await problems_of(other) == set()
+
+
+async def test_topics_are_not_deleted_without_a_prefix():
+    with pytest.raises(ValueError, match="prefix"):
+        await delete_topics(Settings(topic_prefix=""))
 
 
 @pytest.mark.kafka
