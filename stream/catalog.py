@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from models.catalogue import Catalogue
 from models.snapshot import load_latest, save_snapshot
 from stream.catalog_writer import CatalogWriter, Record
+from stream.connection import client_options
 from stream.engine.resting import resting
 from stream.settings import Settings
 from stream.topics import ITEM_EMBEDDINGS, ITEM_NEIGHBOURS, ITEMS
@@ -349,7 +350,7 @@ async def _soon(answer: Awaitable[Answer]) -> Answer:
 def kafka_consumer(settings: Settings) -> Consumer:
     """Return what follows on a broker: no group, and no going on from an offset that is gone."""
     consumer: Any = AIOKafkaConsumer(
-        bootstrap_servers=settings.broker,
+        **client_options(settings),
         group_id=None,
         enable_auto_commit=False,
         fetch_max_wait_ms=_WAIT_MS,

@@ -55,13 +55,13 @@ async def explain(settings: Settings, changelog: str, user_id: str) -> Explanati
     ``changelog`` is the topic's full name. Raises LookupError when a topic is missing,
     KafkaError when there is no broker.
     """
-    broker, prefix, key = settings.broker, settings.topic_prefix, user_id.encode()
-    row = (await latest(broker, changelog, [key])).get(key)
-    last = (await latest(broker, f"{prefix}recommendations", [key])).get(key)
+    prefix, key = settings.topic_prefix, user_id.encode()
+    row = (await latest(settings, changelog, [key])).get(key)
+    last = (await latest(settings, f"{prefix}recommendations", [key])).get(key)
     state = from_row(unstamp(row.value)[1]) if row and row.value else None
     message = msgspec.json.decode(last.value) if last and last.value else None
     wanted = {item_id.encode() for item_id in _items_named(state, message)}
-    items = await latest(broker, f"{prefix}items", wanted, deadline_s=10)
+    items = await latest(settings, f"{prefix}items", wanted, deadline_s=10)
     titles = {
         item.decode(): msgspec.json.decode(record.value).get("title", item.decode())
         for item, record in items.items()

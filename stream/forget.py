@@ -6,6 +6,7 @@ import time
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from stream.connection import client_options
 from stream.latest import latest, partition_of, reading
 from stream.settings import Settings
 
@@ -21,16 +22,16 @@ async def forget(
     """
     prefix, key = settings.topic_prefix, user_id.encode()
     topics = [changelog, f"{prefix}recommendations", f"{prefix}churn-risk"]
-    async with reading(settings.broker) as consumer:
+    async with reading(settings) as consumer:
         places = [await partition_of(consumer, topic, key) for topic in topics]
         ends = await consumer.end_offsets(places)
-        await _send_tombstone(settings.broker, f"{prefix}users", key)
+        await _send_tombstone(settings, f"{prefix}users", key)
         await _await_tombstones(consumer, ends, key, deadline_s)
-    return [topic for topic in topics if await _holds(settings.broker, topic, key)]
+    return [topic for topic in topics if await _holds(settings, topic, key)]
 
 
-async def _send_tombstone(broker: str, topic: str, key: bytes) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", enable_idempotence=True)
+async def _send_tombstone(settings: Settings, topic: str, key: bytes) -> None:
+    producer = AIOKafkaProducer(**client_options(settings), acks="all", enable_idempotence=True)
     try:
         await producer.start()
         await producer.send_and_wait(topic, key=key, value=None)
@@ -53,6 +54,6 @@ async def _await_tombstones(
                 waiting.discard(place)
 
 
-async def _holds(broker: str, topic: str, key: bytes) -> bool:
-    last = (await latest(broker, topic, [key])).get(key)
+async def _holds(settings: Settings, topic: str, key: bytes) -> bool:
+    last = (await latest(settings, topic, [key])).get(key)
     return last is not None and last.value is not None

@@ -17,6 +17,7 @@ from stream.lag import PartitionLag, Place
 
 Condition = Literal[
     "broker",  # it answers
+    "deliveries",  # what was sent last has arrived
     "topics",  # every topic is there with the right partition count
     "model",  # the encoder is loaded
     "catalogue_caught_up",  # items and their vectors were read to the end once

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from stream.connection import client_options
 from stream.delivery import DeliveryFailed, Output
 from stream.partitioner import partition_of
 from stream.settings import Settings
@@ -38,12 +39,16 @@ class KafkaSender:
     partitions.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, on_outcome: Callable[[str], None] = lambda problem: None
+    ) -> None:
+        """``on_outcome`` is told what was wrong with each send, or an empty text."""
         self._prefix = settings.topic_prefix
-        self._broker = settings.broker
+        self._settings = settings
         self._partitions = settings.partitions
         self._producer: Any = None
         self._turn = 0
+        self._on_outcome = on_outcome
 
     async def start(self) -> None:
         """Connect; raises KafkaError when there is no broker."""
@@ -51,7 +56,7 @@ class KafkaSender:
 
     async def _started(self) -> Any:
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._broker,
+            **client_options(self._settings),
             acks="all",
             enable_idempotence=True,
             linger_ms=0,
@@ -82,6 +87,15 @@ class KafkaSender:
 
     async def send(self, outputs: Sequence[Output]) -> list[int]:
         """Return each output's offset once the broker has every one; raises DeliveryFailed."""
+        try:
+            offsets = await self._delivered(outputs)
+        except DeliveryFailed as error:
+            self._on_outcome(str(error))
+            raise
+        self._on_outcome("")
+        return offsets
+
+    async def _delivered(self, outputs: Sequence[Output]) -> list[int]:
         if self._producer is None:
             raise DeliveryFailed("the sender is not started")
         places = self._batches(outputs)

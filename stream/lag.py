@@ -15,6 +15,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from stream.connection import client_options
+from stream.settings import Settings
+
 logger = logging.getLogger(__name__)
 
 Place = tuple[str, int]  # topic without the settings' prefix, partition
@@ -144,14 +147,9 @@ class LagProbe:
 class KafkaOffsets:
     """OffsetsClient on aiokafka, without group membership."""
 
-    def __init__(
-        self, bootstrap_servers: str, topic_prefix: str = "", request_timeout_ms: int = 5000
-    ) -> None:
-        options = {
-            "bootstrap_servers": bootstrap_servers,
-            "request_timeout_ms": request_timeout_ms,
-        }
-        self._prefix = topic_prefix
+    def __init__(self, settings: Settings, request_timeout_ms: int = 5000) -> None:
+        options = {**client_options(settings), "request_timeout_ms": request_timeout_ms}
+        self._prefix = settings.topic_prefix
         self._admin = AIOKafkaAdminClient(**options)
         self._consumer = AIOKafkaConsumer(
             **options, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=100

@@ -10,24 +10,24 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.partitioner import DefaultPartitioner
 
+from stream.connection import client_options
+from stream.settings import Settings
+
 # Most people asked about acted recently: look at a little first, then at ever more.
 _FIRST_WINDOW = 2_000
 _partition_of = DefaultPartitioner()  # murmur2, as Java's
 
 
 async def partition_of(consumer: AIOKafkaConsumer, topic: str, key: bytes) -> TopicPartition:
-    """Return the partition a key belongs to; raise LookupError when there is no such topic.
-
-    Ask before the consumer is assigned anything: it then forgets all other topics.
-    """
-    partitions = sorted(await _partitions(consumer, topic))
+    """Return the partition a key belongs to; raise LookupError when there is no such topic."""
+    partitions = await partitions_of(consumer, topic)
     return TopicPartition(topic, _partition_of(key, partitions, partitions))
 
 
 @asynccontextmanager
-async def reading(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
+async def reading(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """Give a started consumer that belongs to no group; raises KafkaError without a broker."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
     try:
         await consumer.start()
         yield consumer
@@ -35,17 +35,18 @@ async def reading(broker: str) -> AsyncIterator[AIOKafkaConsumer]:
         await consumer.stop()
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    found: set[int] | None = None
-    if topic in await consumer.topics():
-        found = consumer.partitions_for_topic(topic)
+async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+    """Return a topic's partitions, sorted; raise LookupError when there is no such topic."""
+    # The consumer itself knows the topics it reads, and of others whatever it happened to hear.
+    cluster = await consumer._client.fetch_all_metadata()
+    found = cluster.partitions_for_topic(topic)
     if not found:
         raise LookupError(f"no topic {topic}")
-    return found
+    return sorted(found)
 
 
 async def latest(
-    broker: str, topic: str, keys: Collection[bytes], deadline_s: float = 30.0
+    settings: Settings, topic: str, keys: Collection[bytes], deadline_s: float = 30.0
 ) -> dict[bytes, ConsumerRecord]:
     """Return the newest message of each key that has one; only partitions of the keys are read.
 
@@ -56,7 +57,7 @@ async def latest(
     found: dict[bytes, ConsumerRecord] = {}
     if not keys:
         return found
-    async with reading(broker) as consumer:
+    async with reading(settings) as consumer:
         wanted: defaultdict[TopicPartition, set[bytes]] = defaultdict(set)
         for key in keys:
             wanted[await partition_of(consumer, topic, key)].add(key)

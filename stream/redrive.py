@@ -8,9 +8,10 @@ event ids make that harmless.
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,9 +20,13 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from stream import dead_letters as dlq
+from stream.connection import client_options
 from stream.delivery import Headers, Output, Sender
+from stream.latest import partitions_of
 from stream.settings import Settings
 from stream.topics import DEAD_LETTERS, TOPICS
+
+log = logging.getLogger(__name__)
 
 REDRIVEN = "dlq.redriven"
 BATCH = 500
@@ -70,8 +75,10 @@ class DeadLetter:
         derived ones are addressed by partition.
         """
         attempt = (dlq.ATTEMPTS, str(self.attempts + 1).encode())
-        partition = self.fact(dlq.PARTITION)
-        addressed = _ROLES.get(self.topic) == "derived" and partition.isdigit()
+        partition = dict(self.headers).get(dlq.PARTITION) or b""
+        # Of bytes only ASCII's digits count; Python refuses to read the longest numbers.
+        is_number = partition.isdigit() and len(partition) < 10
+        addressed = _ROLES.get(self.topic) == "derived" and is_number
         return Output(
             self.topic,
             self.key,
@@ -212,11 +219,24 @@ async def _redriven(settings: Settings) -> set[Place]:
     """Return the places of all dead letters that a note says were redriven."""
     done: set[Place] = set()
     async for record in _records(settings):
-        for name, text in record.headers:
-            if name == REDRIVEN:
-                note = _notes.decode(text)
-                done.update((note.partition, offset) for offset in note.offsets)
+        done |= places_in(record.headers)
     return done
+
+
+def places_in(headers: Iterable[tuple[str, bytes | None]]) -> set[Place]:
+    """Return the places that a note names: none where there is no note, or none to be read."""
+    places: set[Place] = set()
+    for name, text in headers:
+        if name != REDRIVEN:
+            continue
+        try:
+            note = _notes.decode(text or b"")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            # Not ours. What it may have named is at worst copied again, which is harmless.
+            log.warning("a note of a redrive cannot be read: %s", error)
+            continue
+        places.update((note.partition, offset) for offset in note.offsets)
+    return places
 
 
 async def _read(settings: Settings) -> AsyncGenerator[DeadLetter, None]:
@@ -239,12 +259,10 @@ async def _records(settings: Settings) -> AsyncGenerator[Any, None]:
     Raises LookupError when there is no such topic, TimeoutError when the broker stops answering.
     """
     topic = f"{settings.topic_prefix}{DEAD_LETTERS.name}"
-    consumer = AIOKafkaConsumer(bootstrap_servers=settings.broker, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
     await consumer.start()
     try:
-        if topic not in await consumer.topics():
-            raise LookupError(f"no topic {topic}")
-        places = [TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic))]
+        places = [TopicPartition(topic, n) for n in await partitions_of(consumer, topic)]
         ends = await consumer.end_offsets(places)
         consumer.assign(places)
         await consumer.seek_to_beginning(*places)

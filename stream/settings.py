@@ -10,7 +10,14 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -68,6 +75,30 @@ class Settings(BaseSettings):
     broker_wait_s: float = Field(
         0.0, ge=0, description="Give up on an absent broker after this long at start; 0 = never."
     )
+
+    # Who we are to the brokers
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How the brokers' listener is to be spoken to."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="How a user logs in."
+    )
+    sasl_username: str = Field("", description="The user.")
+    sasl_password: SecretStr = Field(SecretStr(""), description="The user's password.")
+    sasl_password_file: Path | None = Field(
+        None, description="A file with the password, in place of the setting."
+    )
+    ssl_ca_file: Path | None = Field(
+        None, description="Who signs the brokers' certificates, PEM; default the system's."
+    )
+    ssl_check_hostname: bool = Field(
+        True, description="The certificate must be for the host that was asked."
+    )
+    ssl_cert_file: Path | None = Field(None, description="Our own certificate chain, PEM.")
+    ssl_key_file: Path | None = Field(
+        None, description="The certificate's key, PEM; default in the same file."
+    )
+    ssl_key_password: SecretStr = Field(SecretStr(""), description="What the key is locked with.")
 
     # State
     state_dir: Path = Field(Path("prefstream-state"), description="One folder per worker.")
@@ -203,6 +234,36 @@ class Settings(BaseSettings):
             raise ValueError(f"must not be below churn_low, which is {low}")
         return high
 
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Settings:
+        if not self.uses_sasl:
+            return self
+        if not self.sasl_username:
+            raise ValueError(f"sasl_username: must be set for {self.security_protocol}")
+        if not self.password():
+            raise ValueError(
+                f"sasl_password or sasl_password_file: must be set for {self.security_protocol}"
+            )
+        return self
+
+    @property
+    def uses_sasl(self) -> bool:
+        return self.security_protocol.startswith("SASL")
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.security_protocol.endswith("SSL")
+
+    def password(self) -> str:
+        """Return the password in clear; raises ValueError when its file cannot be read."""
+        if self.sasl_password_file is None:
+            return self.sasl_password.get_secret_value()
+        try:
+            return self.sasl_password_file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not text"
+            raise ValueError(f"sasl_password_file={self.sasl_password_file}: {reason}") from None
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -236,12 +297,19 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        lines = [
-            f"setting {'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}"
-            for e in error.errors(include_url=False)
-        ]
+        lines = [_told(problem) for problem in error.errors(include_url=False)]
         raise BadSettings("; ".join(lines)) from None
     except BadSettings:
         raise
     except ValueError as error:  # malformed JSON in a complex variable
         raise BadSettings(str(error)) from None
+
+
+def _told(problem: Any) -> str:
+    """Return one bad setting with its value, unless that is secret or a whole lot of settings."""
+    name = ".".join(map(str, problem["loc"]))
+    if not name:  # of several settings together: the message names them
+        return f"setting {problem['msg'].removeprefix('Value error, ')}"
+    field = Settings.model_fields.get(name)
+    value = "(secret)" if field and field.annotation is SecretStr else repr(problem["input"])
+    return f"setting {name}={value}: {problem['msg']}"

@@ -21,6 +21,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from stream.connection import client_options, refusal
 from stream.settings import Settings
 from stream.topics import TOPICS, TopicSpec
 
@@ -53,7 +54,7 @@ class Problem:
 @asynccontextmanager
 async def admin_client(settings: Settings) -> AsyncIterator[Any]:
     """Connect an admin client; raises KafkaError when there is no broker."""
-    client = AIOKafkaAdminClient(bootstrap_servers=settings.broker, request_timeout_ms=10_000)
+    client = AIOKafkaAdminClient(**client_options(settings), request_timeout_ms=10_000)
     try:
         await client.start()
         yield client
@@ -180,7 +181,8 @@ async def wait_for_broker(
 ) -> None:
     """Return when a broker answers, trying again with growing pauses.
 
-    Raises BrokerAbsent after ``broker_wait_s``, if that is set. ``on_wait`` is told why it waits.
+    Raises AccessRefused at once, and BrokerAbsent after ``broker_wait_s``, if that is set.
+    ``on_wait`` is told why it waits.
     """
 
     def before_sleep(state: RetryCallState) -> None:
@@ -198,9 +200,18 @@ async def wait_for_broker(
             reraise=True,
         ):
             with attempt:
-                async with admin_client(settings) as admin:
-                    await admin.list_topics()
+                await _answered(settings)
     except (KafkaError, OSError) as error:
         raise BrokerAbsent(
             f"no Kafka broker at {settings.broker} within {limit_s:g} s (setting broker_wait_s)"
         ) from error
+
+
+async def _answered(settings: Settings) -> None:
+    try:
+        async with admin_client(settings) as admin:
+            await admin.list_topics()
+    except KafkaError:
+        if refused := await refusal(settings):
+            raise refused from None
+        raise

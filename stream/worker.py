@@ -20,6 +20,7 @@ from faust.types import TP
 
 from models.weights import ModelError
 from stream.broker import die_with_parent
+from stream.connection import AccessRefused, refusal
 from stream.engine.app import group_of
 from stream.health import Condition, HealthServer, Progress, Readiness
 from stream.kafka_client import KafkaSender
@@ -44,11 +45,12 @@ TIERS: dict[str, tuple[ProcessName, ...]] = {
 }
 
 CONDITIONS: dict[ProcessName, tuple[Condition, ...]] = {
-    "encode": ("broker", "topics", "model", "partitions_assigned"),
-    "neighbours": ("broker", "topics", "partitions_assigned", "recovered"),
+    "encode": ("broker", "topics", "deliveries", "model", "partitions_assigned"),
+    "neighbours": ("broker", "topics", "deliveries", "partitions_assigned", "recovered"),
     "preference": (
         "broker",
         "topics",
+        "deliveries",
         "model",
         "catalogue_caught_up",
         "partitions_assigned",
@@ -68,15 +70,18 @@ CRASH_POLL_S = 0.2
 #: on. Python's 700, 10, 10 collect everything every ten seconds at 200 events a second.
 _GC_THRESHOLDS = 10_000, 10, 100
 
-EXIT_CRASHED, EXIT_TOPICS, EXIT_STUCK = 1, 3, 4
-
-
-class CannotListen(RuntimeError):
-    """The address of metrics and health cannot be had."""
+EXIT_CRASHED, EXIT_TOPICS, EXIT_STUCK, EXIT_REFUSED = 1, 3, 4, 5
 
 
 class BadTopics(RuntimeError):
     """Topics are missing or not as they must be; the text names each."""
+
+
+_EXITS: dict[type[Exception], int] = {BadTopics: EXIT_TOPICS, AccessRefused: EXIT_REFUSED}
+
+
+class CannotListen(RuntimeError):
+    """The address of metrics and health cannot be had."""
 
 
 def metrics_port(settings: Settings, process: ProcessName) -> int:
@@ -140,9 +145,9 @@ def run_process(settings: Settings, name: ProcessName) -> int:
     uvloop.install()
     try:
         return asyncio.run(_Worker(settings, name).run())
-    except (BadTopics, BrokerAbsent, CannotListen, ModelError) as error:
+    except (AccessRefused, BadTopics, BrokerAbsent, CannotListen, ModelError) as error:
         log.error("%s", error)
-        return EXIT_TOPICS if isinstance(error, BadTopics) else EXIT_CRASHED
+        return _EXITS.get(type(error), EXIT_CRASHED)
 
 
 class _Worker:
@@ -209,8 +214,9 @@ class _Worker:
         if problems:
             raise BadTopics("; ".join(map(str, problems)) + ": see `prefstream topics create`")
         readiness.set("topics", True)
-        sender = KafkaSender(settings)
+        sender = KafkaSender(settings, self._note_delivery)
         await sender.start()
+        readiness.set("deliveries", True)
         stack.push_async_callback(sender.stop)
         tier = _build(self._name, Parts.make(settings, self._metrics, readiness, sender))
         stack.push_async_callback(tier.stop)
@@ -230,7 +236,7 @@ class _Worker:
     async def _watch_lag(self, tier: Tier, stack: AsyncExitStack) -> None:
         settings = self._settings
         group = group_of(settings, self._name)
-        offsets = KafkaOffsets(settings.broker, settings.topic_prefix)
+        offsets = KafkaOffsets(settings)
         await offsets.start()
         stack.push_async_callback(offsets.stop)
         places: list[Place] = [
@@ -256,10 +262,14 @@ class _Worker:
             try:
                 problems = await check_topics(self._settings)
             except (KafkaError, OSError, asyncio.TimeoutError) as error:
-                self._readiness.set("broker", False, f"no answer: {error!r}")
+                reason = str(await refusal(self._settings) or f"no answer: {error!r}")
+                self._readiness.set("broker", False, reason)
                 continue
             self._readiness.set("broker", True)
             self._readiness.set("topics", not problems, "; ".join(map(str, problems)))
+
+    def _note_delivery(self, problem: str) -> None:
+        self._readiness.set("deliveries", not problem, problem)
 
     def _note_assignment(self, places: list[Place]) -> None:
         if places != self._places:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,16 +40,23 @@ def one_line(*expected: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def broker_errors(broker: str) -> Iterator[None]:
+def broker_errors(settings: Settings) -> Iterator[None]:
     """Turn what goes wrong between us and the broker into one line that names it."""
     from aiokafka.errors import KafkaConnectionError, KafkaError
+
+    from stream.connection import AccessRefused, refusal
+
+    broker = settings.broker
 
     # The client logs each failed attempt itself; the line at the end says it once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     try:
         yield
+    except AccessRefused as error:
+        raise CommandFailed(str(error)) from error
     except KafkaConnectionError as error:
-        raise CommandFailed(f"no broker answers at {broker}") from error
+        refused = asyncio.run(refusal(settings))
+        raise CommandFailed(str(refused or f"no broker answers at {broker}")) from error
     except KafkaError as error:
         raise CommandFailed(f"broker {broker}: {error}") from error
     except (OSError, LookupError) as error:

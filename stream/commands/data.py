@@ -56,7 +56,7 @@ def list_letters(
     from stream.redrive import list_dead_letters
 
     settings, wanted = settings_of(), _selection(topic, reason, stage, partition, first, last)
-    with broker_errors(settings.broker):
+    with broker_errors(settings):
         letters = asyncio.run(list_dead_letters(settings, wanted, limit))
     for letter in letters:
         typer.echo(_line(letter, values))
@@ -81,7 +81,7 @@ def redrive(
 
     Byte for byte, and each only once."""
     settings, wanted = settings_of(), _selection(topic, reason, stage, partition, first, last)
-    with broker_errors(settings.broker):
+    with broker_errors(settings):
         report = asyncio.run(_redrive(settings, wanted, limit, dry_run, again))
     verb = "would be sent" if report.dry_run else "sent"
     for name, n in sorted(report.sent.items()):

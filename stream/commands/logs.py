@@ -99,7 +99,7 @@ def replay(
 
     _known_topic(topic)
     settings, seen = settings_of(), ReadReport()
-    with one_line(BadSource, DeliveryFailed), broker_errors(settings.broker):
+    with one_line(BadSource, DeliveryFailed), broker_errors(settings):
         records = begun(read(file, format.value, seen, items=items, topic=topic))
         shift_ms = shift_to(seen.last_ms, time.time_ns() // 1_000_000) if to_now else 0
         pace = Pace(speed=speed, limit=limit, shift_ms=shift_ms)

@@ -65,11 +65,12 @@ def demo(
     """
     settings = settings_of()
     from stream.broker import BrokerFailed
+    from stream.connection import AccessRefused
     from stream.demo.processes import ChildFailed
     from stream.demo.run import run_demo
     from stream.topic_admin import BrokerAbsent, TopicsNotCreated
 
-    with one_line(BrokerFailed, BrokerAbsent, ChildFailed, TopicsNotCreated):
+    with one_line(AccessRefused, BrokerFailed, BrokerAbsent, ChildFailed, TopicsNotCreated):
         code = run_demo(
             settings,
             seconds=seconds,

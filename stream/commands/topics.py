@@ -21,7 +21,7 @@ def create() -> None:
     from stream.topic_admin import TopicsNotCreated, create_topics
 
     settings = settings_of()
-    with broker_errors(settings.broker), one_line(TopicsNotCreated):
+    with broker_errors(settings), one_line(TopicsNotCreated):
         created = asyncio.run(create_topics(settings))
     for name in created:
         typer.echo(f"created {name}")
@@ -35,7 +35,7 @@ def check() -> None:
     from stream.topic_admin import check_topics
 
     settings = settings_of()
-    with broker_errors(settings.broker):
+    with broker_errors(settings):
         problems = asyncio.run(check_topics(settings))
     for problem in problems:
         typer.echo(str(problem), err=True)

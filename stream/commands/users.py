@@ -19,7 +19,7 @@ def explain(user: User) -> None:
     from stream.topics import USER_STATE
 
     settings = settings_of()
-    with broker_errors(settings.broker), one_line(BadRow):
+    with broker_errors(settings), one_line(BadRow):
         found = asyncio.run(explain(settings, settings.topic_prefix + USER_STATE.name, user))
     for line in lines(found):
         typer.echo(line)
@@ -38,7 +38,7 @@ def forget(
 
     settings = settings_of()
     changelog = settings.topic_prefix + USER_STATE.name
-    with broker_errors(settings.broker):
+    with broker_errors(settings):
         left = asyncio.run(forget(settings, changelog, user, timeout))
     if left:
         raise CommandFailed(

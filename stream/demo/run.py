@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from stream.broker import EmbeddedBroker
+from stream.connection import client_options
 from stream.demo.live import POISON, Reader, Sender, until
 from stream.demo.observer import Observer, losses
 from stream.demo.processes import Child, ChildFailed, free_ports, gauge, is_free, why_not_ready
@@ -97,7 +98,7 @@ class _Demo:
 
     async def play(self) -> int:
         prefix = self._settings.topic_prefix
-        async with _clients(self._settings.broker) as (producer, consumer):
+        async with _clients(self._settings) as (producer, consumer):
             send = Sender(producer, prefix)
             read = Reader(consumer, prefix, self._watch, self._say)
             await self._open_shop(send)
@@ -206,10 +207,10 @@ def wall_ms() -> int:
 
 
 @asynccontextmanager
-async def _clients(broker: str) -> AsyncIterator[tuple[AIOKafkaProducer, AIOKafkaConsumer]]:
-    producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", enable_idempotence=True)
+async def _clients(settings: Settings) -> AsyncIterator[tuple[AIOKafkaProducer, AIOKafkaConsumer]]:
+    producer = AIOKafkaProducer(**client_options(settings), acks="all", enable_idempotence=True)
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=broker, enable_auto_commit=False, auto_offset_reset="earliest"
+        **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest"
     )
     # Asked without a rest, the embedded broker keeps half a core busy with saying no.
     consumer._client.send = resting(consumer._client.send, FETCH_REST_S)
@@ -229,7 +230,12 @@ def _topics(settings: Settings, broker: str | None, folder: Path) -> Iterator[Se
     """Make this run's topics, on an embedded broker or the one given, and take them away again."""
     if broker is None:
         with EmbeddedBroker(folder / "broker") as embedded:
-            own = {"broker": embedded.address, "topic_prefix": "", "replication_factor": 1}
+            own = {
+                "broker": embedded.address,
+                "security_protocol": "PLAINTEXT",
+                "topic_prefix": "",
+                "replication_factor": 1,
+            }
             settings = settings.model_copy(update=own)
             asyncio.run(create_topics(settings))
             yield settings
@@ -255,10 +261,10 @@ def _of_this_run(settings: Settings, state_dir: Path) -> Settings:
 
 
 def _worker(settings: Settings, log_path: Path) -> Child:
-    own = ("broker", "topic_prefix", "partitions", "replication_factor", "state_dir")
+    own = ("broker", "security_protocol", "topic_prefix", "partitions", "replication_factor")
     env = {
         f"PREFSTREAM_{name.upper()}": str(getattr(settings, name))
-        for name in (*own, "metrics_host", "metrics_port")
+        for name in (*own, "state_dir", "metrics_host", "metrics_port")
     }
     return Child("worker", [sys.executable, "-m", "stream.cli", "worker"], env, log_path)
 

@@ -8,13 +8,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import faust
+from faust.auth import SASLCredentials, SSLCredentials
 from faust.types import TP
+from faust.types.auth import CredentialsT
 from faust.types.transports import TransportT
 from yarl import URL
 
+from stream.connection import ssl_context
 from stream.delivery import SourceMessage
 from stream.engine.batches import BatchStream, source_message
 from stream.engine.lease import Lease
+from stream.engine.recovery import EngineTables
 from stream.engine.table import PartitionTable
 from stream.engine.transport import EngineTransport
 from stream.settings import Settings
@@ -48,9 +52,11 @@ def new_app(settings: Settings, tier: str) -> EngineApp:
     app = EngineApp(
         group_of(settings, tier),
         broker=brokers,
+        broker_credentials=_credentials(settings),
         store=f"{settings.store}://",
         datadir=datadir,
         Stream=BatchStream,
+        TableManager=EngineTables,
         key_serializer="raw",
         value_serializer="raw",
         autodiscover=False,
@@ -74,6 +80,18 @@ def new_app(settings: Settings, tier: str) -> EngineApp:
     app.lease = Lease(settings.session_timeout_s)
     app.on_events_lost = lambda tp, n: log.error("%d events lost: %s", n, tp)
     return app
+
+
+def _credentials(settings: Settings) -> CredentialsT | None:
+    context = ssl_context(settings)
+    if settings.uses_sasl:
+        return SASLCredentials(
+            username=settings.sasl_username,
+            password=settings.password(),
+            mechanism=settings.sasl_mechanism,
+            ssl_context=context,
+        )
+    return SSLCredentials(context) if context else None
 
 
 def group_of(settings: Settings, tier: str) -> str:

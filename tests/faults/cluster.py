@@ -6,7 +6,8 @@ import importlib.util
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 from faults.proxy import Proxy
+from faults.secured import Guard
 
 ROOT = Path(__file__).resolve().parents[2]
 Place = tuple[str, int]
@@ -43,20 +45,25 @@ class Brokers:
     """One or three brokers, each to be killed and started by itself.
 
     ``proxy`` makes what stands between the workers and the (only) broker: see ``worker_address``.
+    Behind it, ``guard`` lets in only whom it knows.
     """
 
     def __init__(
-        self, folder: Path, brokers: int, proxy: Callable[[int], Proxy] | None = None
+        self,
+        folder: Path,
+        brokers: int,
+        proxy: Callable[[int], Proxy] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         self._cluster: Any = kafka_script().Cluster.create(folder, brokers, die_with_parent=True)
         self.n = brokers
         self.proxy: Proxy | None = None
         if proxy:
-            self.proxy = self._behind(proxy, self._cluster.nodes[0])
+            self.proxy = self._behind(proxy, guard, self._cluster.nodes[0])
         self._cluster.start()
 
     @staticmethod
-    def _behind(proxy: Callable[[int], Proxy], node: Any) -> Proxy:
+    def _behind(proxy: Callable[[int], Proxy], guard: Guard | None, node: Any) -> Proxy:
         """Add a listener whose clients are told to come back to the proxy."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -69,8 +76,10 @@ class Brokers:
         }
         for name, more in changed.items():
             lines = [line + more if line.startswith(name) else line for line in lines]
-        protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT"
+        protocol = guard.protocol if guard else "PLAINTEXT"
+        protocols = f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:{protocol}"
         lines.append(f"listener.security.protocol.map={protocols}")
+        lines += guard.lines("PROXIED") if guard else []
         node.config.write_text("\n".join(lines) + "\n")
         return made
 
@@ -201,22 +210,31 @@ class Admin:
 
     def read(self, *topics: str) -> dict[str, list[Any]]:
         """Return every record of some topics, from the first to the present end, by partition."""
+        records: dict[Place, list[Any]] = defaultdict(list)
+        for topic, record in self.each(*topics):
+            records[topic, record.partition()].append(record)
+        return {
+            topic: [r for place in sorted(records) if place[0] == topic for r in records[place]]
+            for topic in topics
+        }
+
+    def each(self, *topics: str) -> Iterator[tuple[str, Any]]:
+        """Yield what ``read`` returns, with its topic, as it comes; a partition's in its order."""
         ends, starts = self.ends(topics), self.ends(topics, earliest=True)
         waiting = {place for place, end in ends.items() if starts[place] < end}
-        records: dict[Place, list[Any]] = {place: [] for place in waiting}
         consumer = Consumer(
             {"bootstrap.servers": self._broker, "group.id": "reader", "enable.auto.commit": False}
         )
         consumer.assign([TopicPartition(self._prefix + t, p, starts[t, p]) for t, p in waiting])
-        deadline = time.monotonic() + 60
+        heard = time.monotonic()
         try:
             while waiting:
-                assert time.monotonic() < deadline, f"not read to the end: {sorted(waiting)}"
+                assert time.monotonic() < heard + 60, f"not read to the end: {sorted(waiting)}"
                 for record in consumer.consume(2_000, 0.05):
                     if record.error():
                         raise KafkaException(record.error())
-                    topic = record.topic().removeprefix(self._prefix)
-                    records[topic, record.partition()].append(record)
+                    yield record.topic().removeprefix(self._prefix), record
+                    heard = time.monotonic()
                 # Compaction and control records leave gaps: positions tell the end.
                 at = consumer.position([TopicPartition(self._prefix + t, p) for t, p in waiting])
                 for place in at:
@@ -225,10 +243,6 @@ class Admin:
                         waiting.discard(name)
         finally:
             consumer.close()
-        return {
-            topic: [r for place in sorted(records) if place[0] == topic for r in records[place]]
-            for topic in topics
-        }
 
 
 def _finish(futures: Mapping[Any, Any]) -> None:

@@ -114,6 +114,31 @@ def test_churn_bands_that_cross_are_refused() -> None:
         load_settings(churn_low=0.8, churn_high=0.3)
 
 
+@pytest.mark.parametrize(
+    ("login", "said"),
+    [
+        ({}, "sasl_username: must be set for SASL_SSL"),
+        ({"sasl_username": "shop"}, "sasl_password or sasl_password_file: must be set"),
+        (
+            {"sasl_username": "shop", "sasl_password_file": "absent"},
+            "sasl_password_file=absent: No",
+        ),
+    ],
+)
+def test_half_a_login_is_refused(login: dict[str, str], said: str) -> None:
+    with pytest.raises(BadSettings, match=said):
+        load_settings(security_protocol="SASL_SSL", **login)
+
+
+def test_what_is_secret_is_not_quoted_when_it_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFSTREAM_SASL_PASSWORD", "hunter2")
+    with pytest.raises(BadSettings) as half:
+        load_settings(security_protocol="SASL_PLAINTEXT")
+    with pytest.raises(BadSettings, match=r"sasl_password=\(secret\)") as unreadable:
+        load_settings(sasl_password=["hunter2"])
+    assert "hunter2" not in str(half.value) + str(unreadable.value)
+
+
 def test_malformed_toml_is_refused_in_one_line(folder: Path) -> None:
     (folder / "prefstream.toml").write_text("top_k = = 3\n")
     with pytest.raises(BadSettings) as error:

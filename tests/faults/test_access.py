@@ -1,0 +1,151 @@
+"""Fault 26: credentials that are wrong, expire, or lose a right, on a broker with TLS and SASL."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from confluent_kafka.admin import AclOperation
+from faults.arena import Arena
+from faults.cluster import Brokers
+from faults.proxy import Proxy
+from faults.secured import Guard
+from faults.trial import Trial
+
+pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.timeout(300)]
+
+EXIT_REFUSED = 5
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Guard:
+    return Guard(tmp_path_factory.mktemp("guard"))
+
+
+@pytest.fixture(scope="module")
+def brokers(
+    guard: Guard, clusters: object, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Brokers]:
+    running = Brokers(tmp_path_factory.mktemp("secured") / "cluster", 1, Proxy, guard)
+    guard.admit(running.address)
+    yield running
+    running.stop()
+
+
+def says_nothing_secret(trial: Trial, guard: Guard) -> None:
+    for worker in trial.workers:
+        assert guard.password not in worker.log.read_text(errors="replace")
+
+
+def refused(trial: Trial, name: str, settings: dict[str, str]) -> str:
+    """Start a worker that is not let in; return what it said when it ended, as it must at once."""
+    worker = trial.another_worker(name, **settings)
+    worker.launch()
+    worker.until(lambda: bool(worker.ends), "ended", 60)
+    took_s = worker.ends[0][0] - worker.starts[0]
+    worker.end()
+    assert worker.ends[0][1] == EXIT_REFUSED, worker.tail()
+    assert took_s < 15, f"it took {took_s:.0f} s"
+    return worker.tail()
+
+
+def other_authority(folder: Path) -> str:
+    path = folder / "other-ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+def test_26_wrong_credentials_end_a_worker_at_once_and_name_the_setting(
+    arena: Arena, brokers: Brokers, guard: Guard, tmp_path: Path
+) -> None:
+    with arena.trial(
+        "26 wrong credentials", at=brokers, opened=False, settings=guard.settings()
+    ) as trial:
+        guard.allow_all(brokers.address, trial.prefix)
+        wrong = refused(trial, "w2", guard.settings(sasl_password="not-the-password"))
+        assert "sasl_password" in wrong
+        assert "not-the-password" not in wrong
+        unknown = refused(trial, "w3", guard.settings(sasl_username="nobody"))
+        assert "'nobody'" in unknown
+        mechanism = refused(trial, "w4", guard.settings(sasl_mechanism="SCRAM-SHA-256"))
+        assert "sasl_mechanism" in mechanism
+        untrusted = guard.settings(ssl_ca_file=other_authority(tmp_path))
+        assert "ssl_ca_file" in refused(trial, "w5", untrusted)
+        # The same with the right ones works, from topics to the judged outcome.
+        trial.workers[1:] = []
+        trial.open()
+        trial.load(1000)
+        trial.finish_now()
+        assert trial.worker.command("topics", "check")
+        assert trial.worker.command("explain", trial.shoppers.users[0])
+        says_nothing_secret(trial, guard)
+
+
+def test_26_credentials_that_expire_stop_nothing_for_good(
+    arena: Arena, brokers: Brokers, guard: Guard
+) -> None:
+    with arena.trial(
+        "26 credentials expired", at=brokers, opened=False, settings=guard.settings()
+    ) as trial:
+        guard.allow_all(brokers.address, trial.prefix)
+        trial.open()
+        sending = trial.load_in_background(6000, per_s=200)
+        time.sleep(3)
+        guard.expel(brokers.address)
+        assert brokers.proxy
+        brokers.proxy.cut()
+        try:
+            trial.worker.until(lambda: not trial.worker.ready(), "no longer ready", 15)
+            time.sleep(10)
+        finally:
+            guard.admit(brokers.address)
+        back = time.monotonic()
+        trial.worker.until(trial.worker.ready, "ready again", 60)
+        trial.recoveries_s.append(time.monotonic() - back)
+        sending.join()
+        trial.finish_now(90)
+        trial.note = f"{len(trial.worker.ends)} ends"
+        says_nothing_secret(trial, guard)
+
+
+@pytest.mark.parametrize(
+    ("topic", "operation"),
+    [
+        ("recommendations", AclOperation.WRITE),
+        ("user-state", AclOperation.WRITE),
+        ("clickstream", AclOperation.READ),
+    ],
+)
+def test_26_a_right_that_is_revoked_holds_everything_back_until_it_is_given_again(
+    arena: Arena, brokers: Brokers, guard: Guard, topic: str, operation: AclOperation
+) -> None:
+    with arena.trial(
+        f"26 no right to {operation.name.lower()} {topic}",
+        at=brokers,
+        opened=False,
+        settings=guard.settings(),
+    ) as trial:
+        guard.allow_all(brokers.address, trial.prefix)
+        trial.open()
+        trial.load_and_drain(300)
+        with guard.denied(brokers.address, trial.prefix + topic, operation):
+            before = trial.admin.committed("prefstream-preference")
+            trial.load(1500)
+            trial.worker.until(lambda: not trial.worker.ready(), "no longer ready", 45)
+            said = trial.worker.get("preference", "/ready")[1]
+            during = trial.admin.committed("prefstream-preference")
+        given = time.monotonic()
+        assert trial.drained(60) is not None, trial.worker.tail()
+        trial.recoveries_s.append(time.monotonic() - given)
+        trial.finish_now(90)
+        clicks = [place for place in before if place[0] == "clickstream"]
+        ahead = {p: (before[p], during[p]) for p in clicks if during[p] - before[p] > 200}
+        assert not ahead, f"committed without delivery: {ahead}"
+        # Some rights the client cannot be without: then the worker ends, and its log says why.
+        told = said + trial.worker.log.read_text(errors="replace")
+        assert "TopicAuthorizationFailed" in told
+        trial.note = f"{len(trial.worker.ends)} ends"
+        says_nothing_secret(trial, guard)
