@@ -20,6 +20,9 @@ QUIET: dict[str, int] = {
     "filelock": logging.WARNING,
 }
 OURS = ("stream", "models")
+#: The Kafka client tells of every attempt to reach a broker that is away, hundreds a second.
+REPEATING = "aiokafka"
+REPEATS_EVERY_S = 10.0
 
 
 class JsonLines(logging.Formatter):
@@ -59,6 +62,7 @@ def setup_logging(
     handler = logging.StreamHandler()
     handler.setLevel(threshold)
     handler.setFormatter(JsonLines() if style == "json" else Console())
+    handler.addFilter(_Repeats())
     if tier:
         handler.addFilter(_Prefix(tier))
     root = logging.getLogger()
@@ -71,6 +75,28 @@ def setup_logging(
     for name in OURS:
         logging.getLogger(name).setLevel(threshold)
     return handler
+
+
+class _Repeats(logging.Filter):
+    """Lets one of the client's equal messages through in ten seconds, with the number of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[object, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith(REPEATING) or record.levelno < logging.WARNING:
+            return True
+        # Before its values are put in: what differs is the node, or how far the connection came.
+        what = record.name, record.msg
+        told_s, n_left_out = self._told.get(what, (-REPEATS_EVERY_S, 0))
+        if record.created - told_s < REPEATS_EVERY_S:
+            self._told[what] = told_s, n_left_out + 1
+            return False
+        if n_left_out:
+            record.msg = f"{record.msg} ({n_left_out} more like this before)"
+        self._told[what] = record.created, 0
+        return True
 
 
 class _Prefix(logging.Filter):

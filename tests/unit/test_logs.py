@@ -68,3 +68,32 @@ def test_a_second_call_does_not_double_the_lines(capsys):
     setup_logging("info")
     logging.getLogger("stream.app").info("ready")
     assert capsys.readouterr().err.count("ready") == 1
+
+
+def test_the_client_says_one_thing_once_in_ten_seconds_and_how_often_it_was(capsys):
+    setup_logging("info")
+    client = logging.getLogger("aiokafka.conn")
+
+    def say(at_s: float, text: str, node: int) -> None:
+        record = client.makeRecord(client.name, logging.ERROR, "", 0, text, (node,), None)
+        record.created = 1_000_000 + at_s
+        client.handle(record)
+
+    for at_s in (0, 1, 5):
+        say(at_s, "no connection to node %d", int(at_s))
+    say(5, "no metadata from node %d", 2)
+    say(10, "no connection to node %d", 7)
+    say(11, "no connection to node %d", 8)
+    lines = [line.split(": ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "no connection to node 0",
+        "no metadata from node 2",
+        "no connection to node 7 (2 more like this before)",
+    ]
+
+
+def test_our_own_loggers_are_never_cut_short(capsys):
+    setup_logging("info")
+    for _ in range(3):
+        logging.getLogger("stream.worker").error("the same")
+    assert capsys.readouterr().err.count("the same") == 3
