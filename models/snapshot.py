@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -42,6 +42,10 @@ _DTYPES = {
 }
 
 
+#: What msgspec raises for bytes that it did not write.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
 class BadSnapshot(ValueError):
     """A snapshot that must not be used; the text names the folder and what was wrong."""
 
@@ -50,8 +54,8 @@ class TopicOffset(msgspec.Struct, frozen=True):
     """The next offset to read of one partition."""
 
     topic: str
-    partition: int
-    offset: int
+    partition: Annotated[int, msgspec.Meta(ge=0)]
+    offset: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,8 +111,7 @@ def save_snapshot(
     (writing / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     for path in (*writing.iterdir(), writing):
         _sync(path)
-    # Zero-padded, so that names sort by age.
-    folder = parent / f"snapshot-{created_ms:015d}-{unique}"
+    folder = parent / f"snapshot-{_number(parent, created_ms):015d}-{unique}"
     writing.rename(folder)
     _sync(parent)
     for old in _newest_first(parent)[keep:]:
@@ -126,9 +129,10 @@ def load_snapshot(folder: Path, *, dim: int, encoder_id: str) -> tuple[Catalogue
     for name, digest in manifest.sha256.items():
         _check(folder, f"sha256 of {name}", digest, _sha256_or_bad(folder, name))
     try:
+        # An AttributeError is a type of numbers that numpy lacks.
         arrays = load_file(folder / _ARRAYS)
         items = msgspec.msgpack.decode((folder / _ITEMS).read_bytes(), type=_Items)
-    except (OSError, SafetensorError, msgspec.DecodeError) as error:
+    except (OSError, SafetensorError, AttributeError, *_UNREADABLE) as error:
         raise BadSnapshot(f"{folder}: unreadable: {error}") from None
     _check_arrays(folder, arrays, manifest, len(items.ids), len(items.regions))
     state = CatalogueState(
@@ -155,7 +159,17 @@ def load_latest(
     return None
 
 
+def _number(parent: Path, created_ms: int) -> int:
+    """Return a new snapshot's place among the others: that of its time, and behind all of them.
+
+    After a clock was set back their times lie ahead, and the new one would be taken for the oldest.
+    """
+    numbers = (folder.name.split("-")[1] for folder in _newest_first(parent))
+    return max([created_ms, *(int(number) + 1 for number in numbers if number.isdecimal())])
+
+
 def _newest_first(parent: Path) -> list[Path]:
+    # Their numbers are zero-padded, so that names sort by age.
     return sorted(parent.glob("snapshot-*"), reverse=True)
 
 
@@ -171,7 +185,7 @@ def _arrays_of(state: CatalogueState) -> dict[str, NDArray[Any]]:
 def _manifest(folder: Path) -> Manifest:
     try:
         return msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *_UNREADABLE) as error:
         raise BadSnapshot(f"{folder}: no usable {_MANIFEST}: {error}") from None
 
 
@@ -187,6 +201,7 @@ def _check_arrays(
     _check(folder, "arrays", sorted(_DTYPES), sorted(arrays))
     for name, dtype in _DTYPES.items():
         _check(folder, f"type of {name}", np.dtype(dtype), arrays[name].dtype)
+        _check(folder, f"dimensions of {name}", 1 + (name == "vectors"), arrays[name].ndim)
     n, n_pairs = manifest.n_vectors, len(arrays["counts"])
     _check(folder, "vectors of shape", (n, manifest.dim), arrays["vectors"].shape)
     lengths = {"vector_places": n, "others": n_pairs, "counts": n_pairs}
@@ -196,7 +211,8 @@ def _check_arrays(
         inside = (arrays[name] >= 0) & (arrays[name] < n_ids)
         _check(folder, f"{name} inside the ids", True, bool(inside.all()))
     ends = np.concatenate([[0], arrays["ends"]])
-    in_order = bool((np.diff(ends) >= 0).all()) and int(ends[-1]) == n_pairs
+    # Not by their differences: those of numbers far apart overflow.
+    in_order = bool((ends[1:] >= ends[:-1]).all()) and int(ends[-1]) == n_pairs
     _check(folder, "ends in order", True, in_order)
     _check(folder, "finite vectors", True, bool(np.isfinite(arrays["vectors"]).all()))
 

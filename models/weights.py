@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from models.encoder import Side
 
@@ -36,6 +36,7 @@ _HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 _E5_NAME = re.compile(r"(^|-)e5-(?!.*instruct)", re.IGNORECASE)
 # These count positions from behind the padding token's, and so have two fewer than they say.
 _PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+_HALVES = re.compile("[\ud800-\udfff]")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
 
 
@@ -141,7 +142,7 @@ def read_folder(folder: Path, name: str) -> ModelFiles:
         raise ModelNotFound(f"model {name!r}: the folder {folder} lacks {'; '.join(missing)}")
     config = _read_json(folder / "config.json")
     dim = config.get("hidden_size") or config.get("dim")
-    if not isinstance(dim, int):
+    if not _is_count(dim):
         raise UnsupportedModel(f"model {name!r}: config.json has no hidden_size")
     return ModelFiles(
         name=name,
@@ -181,10 +182,33 @@ def _weights(folder: Path) -> tuple[Path, ...]:
     """Return the safetensors files; none when any of them is missing."""
     index = folder / "model.safetensors.index.json"
     if index.is_file() and not (folder / "model.safetensors").is_file():
-        parts = sorted({folder / str(part) for part in _read_json(index)["weight_map"].values()})
+        parts = sorted({folder / part for part in _parts(index)})
     else:
         parts = [folder / "model.safetensors"]
-    return tuple(parts) if all(part.is_file() for part in parts) else ()
+    return tuple(parts) if all(map(_is_file, parts)) else ()
+
+
+def _is_file(path: Path) -> bool:
+    """True for a file that is there; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _parts(index: Path) -> set[str]:
+    """Return the names of the files that an index names, all of them beside it."""
+    names = _read_json(index).get("weight_map")
+    if not isinstance(names, dict):
+        raise UnsupportedModel(f"{index} has no weight_map")
+    parts = set(map(str, names.values()))
+    if any(Path(part).name != part for part in parts):
+        raise UnsupportedModel(f"{index} names files that are not beside it")
+    return parts
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int | None:
@@ -194,7 +218,7 @@ def _max_tokens(folder: Path, config: Mapping[str, Any]) -> int | None:
     if isinstance(positions, int) and config.get("model_type") in _PADDED_POSITIONS:
         positions -= 2
     # transformers writes 1e30 where a tokenizer has no limit.
-    limits = [n for n in (sentence, tokenizer, positions) if isinstance(n, int) and n < 10**6]
+    limits = [n for n in (sentence, tokenizer, positions) if _is_count(n) and n < 10**6]
     return min(limits, default=None)
 
 
@@ -204,35 +228,58 @@ def _conventions(folder: Path, name: str) -> dict[str, Any]:
     if own is not None:
         return {
             "pooling": _pooling(own.get("pooling"), name),
-            "query_prefix": str(own.get("query_prefix", "")),
-            "passage_prefix": str(own.get("passage_prefix", "")),
+            "query_prefix": _prefix(own.get("query_prefix"), name),
+            "passage_prefix": _prefix(own.get("passage_prefix"), name),
         }
     prompts = _read_json(folder / "config_sentence_transformers.json", {}).get("prompts") or {}
+    if not isinstance(prompts, dict):
+        raise UnsupportedModel(f"model {name!r}: prompts that are no object")
     e5 = _E5_NAME.search(name) is not None
     passage = next((prompts[key] for key in ("document", "passage") if prompts.get(key)), "")
     return {
         "pooling": _sentence_transformers_pooling(folder, name),
-        "query_prefix": prompts.get("query") or ("query: " if e5 else ""),
-        "passage_prefix": passage or ("passage: " if e5 else ""),
+        "query_prefix": _prefix(prompts.get("query"), name) or ("query: " if e5 else ""),
+        "passage_prefix": _prefix(passage, name) or ("passage: " if e5 else ""),
     }
 
 
+def _prefix(value: object, name: str) -> str:
+    """Return a prefix, empty where there is none."""
+    if value is None:
+        return ""
+    # JSON can say halves of characters, which no text of a shop has.
+    if not isinstance(value, str) or (not value.isascii() and _HALVES.search(value)):
+        raise UnsupportedModel(f"model {name!r}: a prefix that is no text")
+    return value
+
+
 def _sentence_transformers_pooling(folder: Path, name: str) -> Pooling:
-    modules = _read_json(folder / "modules.json", None)
+    modules = _read_json(folder / "modules.json", None, list)
     if modules is None:
         log.warning("model=%s does not say how its vectors are made: taking the mean", name)
         return "mean"
     pooling: Pooling = "mean"
     for module in modules:
-        kind = str(module["type"]).rpartition(".")[2]
+        kind, path = _module(module, name)
         if kind == "Pooling":
-            settings = _read_json(folder / module["path"] / "config.json")
+            settings = _read_json(folder / path / "config.json")
             if not settings.get("include_prompt", True):
                 raise UnsupportedModel(f"model {name!r}: pooling leaves its prompt out")
             pooling = _pooling(_pooling_mode(settings), name)
         elif kind not in ("Transformer", "Normalize"):
             raise UnsupportedModel(f"model {name!r}: modules.json has a {kind} layer")
     return pooling
+
+
+def _module(module: object, name: str) -> tuple[str, Path]:
+    """Return a module's kind and its folder, below the model's."""
+    if isinstance(module, dict):
+        kind, path = module.get("type"), module.get("path", "")
+        if isinstance(kind, str) and isinstance(path, str):
+            below = Path(path)
+            if not below.is_absolute() and ".." not in below.parts:
+                return kind.rpartition(".")[2], below
+    raise UnsupportedModel(f"model {name!r}: modules.json is not a list of types and paths")
 
 
 def _pooling_mode(settings: Mapping[str, Any]) -> object:
@@ -251,13 +298,20 @@ def _pooling(mode: object, name: str) -> Pooling:
 
 
 _REQUIRED: Any = object()
+_JSON_NAMES: dict[type[Any], str] = {dict: "object", list: "array"}
 
 
-def _read_json(path: Path, default: Any = _REQUIRED) -> Any:
-    """Return what a JSON file holds; ``default``, where given, when there is no such file."""
-    if default is not _REQUIRED and not path.is_file():
+def _read_json(path: Path, default: Any = _REQUIRED, shape: type[Any] = dict) -> Any:
+    """Return what a JSON file holds, an object or what ``shape`` says.
+
+    ``default``, where given, is returned when there is no such file. Raises UnsupportedModel.
+    """
+    if default is not _REQUIRED and not _is_file(path):
         return default
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        read = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise UnsupportedModel(f"cannot read {path}: {error}") from None
+    if not isinstance(read, shape):
+        raise UnsupportedModel(f"cannot read {path}: expected a JSON {_JSON_NAMES[shape]}")
+    return read

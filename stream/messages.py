@@ -6,11 +6,11 @@ Public topics are JSON; derived topics are MessagePack, since vectors are bytes.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 SCHEMA_VERSION = 1
@@ -113,8 +113,8 @@ class SourcePlace(Struct, frozen=True, array_like=True):
     """Where an event lay in its source topic; exact, since every topic has the same partitions."""
 
     topic: str
-    partition: int
-    offset: int
+    partition: Annotated[int, Meta(ge=0)]
+    offset: Annotated[int, Meta(ge=0)]
     timestamp_ms: int
 
 
@@ -187,7 +187,7 @@ def to_message(value: Struct) -> bytes:
 
 
 class BadDerived(ValueError):
-    """A derived message of another version or encoder."""
+    """A derived message of another version or encoder, or damaged."""
 
 
 _embedding = msgspec.msgpack.Decoder(ItemEmbedding)
@@ -199,7 +199,7 @@ _neighbours = msgspec.msgpack.Decoder(ItemNeighbours)
 def _read(decoder: msgspec.msgpack.Decoder[Any], raw: bytes) -> Any:
     try:
         return decoder.decode(raw)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadDerived(f"unreadable derived message: {error}") from None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from stream.core.events import (
     BadEvent,
     Interaction,
@@ -25,6 +27,7 @@ _TEXT_PARSERS: dict[str, Callable[[bytes | None, bytes | None], Search | Review 
     "review": parse_review,
     "user": parse_user,
 }
+_TEXT_TOPICS = {"search": "searches", "review": "reviews", "user": "users"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +83,18 @@ def _embedded(message: SourceMessage, encoder_id: str) -> Taken:
     text: EmbeddedText = read_embedded_text(message.value)
     event = _TEXT_PARSERS[text.kind](text.event, message.key)
     place = text.source
+    if place.topic != _TEXT_TOPICS[text.kind]:
+        raise BadDerived(f"expected a {text.kind} of topic {_TEXT_TOPICS[text.kind]}")
+    vector = vector_of(text, encoder_id)
+    # In a sum it would never leave the user's interests again.
+    if not np.isfinite(vector).all():
+        raise BadDerived("expected finite numbers in the vector")
     sourced = Sourced(
         source="interests" if text.kind == "user" else place.topic,
         partition=place.partition,
         offset=place.offset,
         timestamp_ms=place.timestamp_ms,
         event=event,
-        vector=vector_of(text, encoder_id),
+        vector=vector,
     )
     return Taken(message, event.user_id, sourced)

@@ -83,5 +83,5 @@ def _decoded(decoder: msgspec.msgpack.Decoder[Value], raw: bytes) -> Value:
         raise BadRow(f"expected an item row of version {_VERSION}, got {raw[:1]!r}")
     try:
         return decoder.decode(raw[1:])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRow(f"damaged item row: {error}") from None

@@ -18,7 +18,16 @@ from msgspec import Struct
 from models.activity import ACTIVITY_BYTES
 from stream.core import user_rows_v1
 from stream.core.packed_ids import pack_ids, unpack_ids
-from stream.core.user_state import SOURCES, Act, Faded, Interest, Stated, TextAct, UserState
+from stream.core.user_state import (
+    LATEST_MS,
+    SOURCES,
+    Act,
+    Faded,
+    Interest,
+    Stated,
+    TextAct,
+    UserState,
+)
 from stream.messages import Band, Trigger
 
 VERSION = 2
@@ -119,8 +128,8 @@ def from_row(row: bytes) -> UserState:
     version = _version(row)
     try:
         if version == 1:
-            return user_rows_v1.state_of(row)
-        return _state(_decoder.decode(memoryview(row)[2:]))
+            return _checked(user_rows_v1.state_of(row))
+        return _checked(_state(_decoder.decode(memoryview(row)[2:])))
     except _DAMAGE as error:
         raise BadRow(f"damaged user row of version {version}: {error}") from None
 
@@ -165,6 +174,18 @@ def _state(row: _Row) -> UserState:
         recommended_ms=_at(row.recommended_ago, base_ms),
         band=_BAND_NAMES[row.band],
     )
+
+
+def _checked(state: UserState) -> UserState:
+    """Return the state; raise ValueError if one of its times could not be written again."""
+    times = [state.seen_region_ms, state.recommended_ms, *[t.event_time_ms for t in state.texts]]
+    if state.long:
+        times.append(state.long.as_of_ms)
+    if state.acts:
+        times += state.acts[0].event_time_ms, state.acts[-1].event_time_ms
+    if min(times) < 0 or max(times) > LATEST_MS:
+        raise ValueError("a time that no clock has")
+    return state
 
 
 def _act_columns(acts: tuple[Act, ...], base_ms: int) -> _Acts:

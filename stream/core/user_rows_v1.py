@@ -6,10 +6,12 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from models.activity import from_bytes as activity_of
 from models.packed_vector import PackedSum, to_four_bits
 from stream.core.user_state import (
     NO_PERIOD,
     PERIOD_MS,
+    SOURCES,
     Act,
     Faded,
     Interest,
@@ -62,6 +64,7 @@ _decoder = msgspec.msgpack.Decoder(_State)
 def state_of(row: bytes) -> UserState:
     """Return the state of a row; raises msgspec.DecodeError or ValueError for a damaged one."""
     old = _decoder.decode(memoryview(row)[1:])
+    _check(old)
     ids = old.event_ids
     return UserState(
         offsets=old.offsets,
@@ -83,6 +86,14 @@ def state_of(row: bytes) -> UserState:
         recommended_ms=old.recommended_ms,
         band=old.band,
     )
+
+
+def _check(old: _State) -> None:
+    """Raise ValueError for what a row of version 2 could not say."""
+    if old.activity:
+        activity_of(old.activity)
+    if old.pending and old.pending.topic not in SOURCES:
+        raise ValueError("a trigger of no topic that is read")
 
 
 def _interest(old: _Interest) -> Interest:

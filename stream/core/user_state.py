@@ -32,6 +32,8 @@ DAY_MS = 86_400_000
 PERIOD_MS = 30 * DAY_MS
 #: The period of what has no end: dislikes.
 NO_PERIOD = -1
+#: No clock goes further; the sums and differences of such times fit in a row.
+LATEST_MS = 2**53
 #: The store puts the number of the commit before every row.
 STAMP_BYTES = 8
 

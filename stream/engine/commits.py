@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeVar
 
 import msgspec
@@ -172,27 +174,43 @@ class Committer:
             await self.recover(partition)
 
     async def recover(self, partition: int) -> None:
-        """Take hold of a partition and finish its last commit."""
+        """Take hold of a partition and finish its last commit.
+
+        Raises StoreFailed when its ledger cannot be read: the local store is then built anew from
+        the changelog at the next start.
+        """
         stored, delivered = self._table.read(partition, [LEDGER_KEY, DELIVERED_KEY])
         if stored is None:
             self._held[partition] = _Held()
             return
         sequence, raw = unstamp(stored)
-        ledger = _ledgers.decode(raw)
-        last = self._last_commit(partition, sequence, ledger)
+        with self._reading(partition):
+            ledger = _ledgers.decode(raw)
+            last = self._last_commit(partition, sequence, ledger)
         ids = frozenset(effect.effect_id for effect in last.commit.effects if effect.effect_id)
         self._held[partition] = _Held(sequence, dict(ledger.through), ledger.stream_time_ms, ids)
         if last.rows and (delivered is None or unstamp(delivered)[0] != sequence):
             log.info("finishing commit partition=%d sequence=%d", partition, sequence)
             await self._send([last])
 
+    @contextmanager
+    def _reading(self, partition: int) -> Iterator[None]:
+        try:
+            yield
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._table.condemn(partition)
+            raise StoreFailed(f"the ledger of partition {partition} is damaged: {error}") from error
+
     def _last_commit(self, partition: int, sequence: int, ledger: Ledger) -> _Prepared:
         """Return the commit of a ledger; without rows when there is nothing left to finish."""
-        names = [*map(_chunk_key, range(ledger.n_chunks))]
-        names += map(_keys_key, range(ledger.n_key_chunks))
-        records = dict(zip(names, self._table.read(partition, names), strict=True))
         commit = PartitionCommit(partition)
-        for name, record in records.items():
+        names: list[bytes] = []
+        # One by one: a damaged ledger may say that there are any number.
+        for name in chain(
+            map(_chunk_key, range(ledger.n_chunks)), map(_keys_key, range(ledger.n_key_chunks))
+        ):
+            names.append(name)
+            [record] = self._table.read(partition, [name])
             # Another number: a later commit was cut off while it was being written. All of this
             # one had arrived before that commit began.
             if record is None or unstamp(record)[0] != sequence:

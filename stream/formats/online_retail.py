@@ -12,6 +12,7 @@ product; its title the description most often seen, its price the one most often
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -92,12 +93,12 @@ def _event(row: dict[str, Any], shelf: _Shelf, report: ReadReport) -> Interactio
     elif not cancelled and (description := plain(row["description"])):
         # Others look at a product through its title even when this line's buyer is unknown.
         shelf.see(code, description, price)
-    if reason is None and (row["customer"] is None or row["time"] is None):
-        reason = "no customer" if row["customer"] is None else "no time"
-    if reason is not None:
-        report.dropped[reason] += 1
-        return None
     customer = _number(row["customer"])
+    if reason is None and (customer is None or row["time"] is None):
+        reason = "no customer" if customer is None else "no time"
+    if reason is not None or customer is None:
+        report.dropped[reason or "no customer"] += 1
+        return None
     return Interaction(
         event_id=event_id("online_retail", invoice, code, row["time"], quantity, price, customer),
         user_id=customer,
@@ -112,16 +113,21 @@ def _event(row: dict[str, Any], shelf: _Shelf, report: ReadReport) -> Interactio
     )
 
 
-def _number(value: Any) -> str:
+def _number(value: Any) -> str | None:
     """Return a customer's number, which a missing one elsewhere made a float, as text."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
     return str(int(value)) if isinstance(value, int | float) else str(value).strip()
 
 
 def _rows(path: Path, report: ReadReport) -> Iterator[dict[str, Any]]:
-    for batch in _batches(path):
-        table = pa.table(_columns(path, batch))
-        report.n_read += table.num_rows
-        yield from table.to_pylist()
+    try:
+        for batch in _batches(path):
+            table = pa.table(_columns(path, batch))
+            report.n_read += table.num_rows
+            yield from table.to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise BadSource(f"{path}: {str(error).partition(chr(10))[0]}") from None
 
 
 def _columns(path: Path, batch: pa.RecordBatch) -> dict[str, Any]:
@@ -130,21 +136,36 @@ def _columns(path: Path, batch: pa.RecordBatch) -> dict[str, Any]:
         name = next((name for name in names if name in batch.schema.names), None)
         if name is None:
             raise BadSource(f"{path}: no column {' or '.join(names)}")
+        if batch.schema.names.count(name) > 1:
+            raise BadSource(f"{path}: more than one column {name}")
         columns[ours] = batch.column(name)
+        if ours != "time" and not _is_fit(columns[ours].type, ours):
+            raise BadSource(f"{path}: column {name} is of type {columns[ours].type}")
+    # A column that happens to hold nothing but numbers was read as such.
+    for ours in ("description", "country"):
+        columns[ours] = columns[ours].cast(pa.string())
     try:
         columns["time"] = columns["time"].cast(pa.timestamp("ms")).cast(pa.int64())
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         raise BadSource(
             f"{path}: column InvoiceDate is not of the form 2009-12-01 07:45:00"
         ) from None
     return columns
 
 
+def _is_fit(kind: pa.DataType, ours: str) -> bool:
+    """True for a type of column that what we call ``ours`` can be read from."""
+    types = pa.types
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind):
+        return True
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    is_text = types.is_string(kind) or types.is_large_string(kind)
+    return is_text and ours not in ("quantity", "price")
+
+
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
-    try:
-        if path.suffix in (".csv", ".gz"):
-            yield from pyarrow.csv.open_csv(path)
-        else:
-            yield from pyarrow.parquet.ParquetFile(path).iter_batches()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise BadSource(f"{path}: {str(error).splitlines()[0]}") from None
+    if path.suffix in (".csv", ".gz"):
+        yield from pyarrow.csv.open_csv(path)
+    else:
+        yield from pyarrow.parquet.ParquetFile(path).iter_batches()

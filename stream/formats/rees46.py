@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from stream.core.events import Interaction, InteractionType, Item
@@ -53,10 +53,18 @@ def read_rees46(path: Path, report: ReadReport) -> Iterator[Record]:
 def _rows(path: Path) -> Iterator[list[str]]:
     text = ((line.raw or b"").decode(errors="replace") for line in read_lines(path))
     rows = csv.reader(text)
-    header = next(rows, [])
-    if header != COLUMNS:
+    if _next_row(rows) != COLUMNS:
         raise BadSource(f"{path}: expected the header {','.join(COLUMNS)}")
-    yield from rows
+    while (row := _next_row(rows)) is not None:
+        yield row
+
+
+def _next_row(rows: Iterator[list[str]]) -> list[str] | None:
+    """Return a row, empty where it cannot be read as one; None at the end."""
+    try:
+        return next(rows, None)
+    except csv.Error:
+        return []
 
 
 def _event(row: list[str], report: ReadReport) -> Interaction | None:
@@ -82,11 +90,13 @@ def _event(row: list[str], report: ReadReport) -> Interaction | None:
 
 
 def _time_ms(text: str) -> int | None:
-    """Return the time of ``2019-10-01 00:00:00 UTC``."""
+    """Return the time of ``2019-10-01 00:00:00 UTC``; without a zone it is UTC too."""
     try:
-        return round(datetime.fromisoformat(text.replace(" UTC", "+00:00")).timestamp() * 1000)
+        when = datetime.fromisoformat(text.replace(" UTC", "+00:00"))
     except ValueError:
         return None
+    # Never this machine's zone: a log reads the same everywhere.
+    return round(when.replace(tzinfo=when.tzinfo or timezone.utc).timestamp() * 1000)
 
 
 def _item(row: list[str], updated_ms: int) -> Item:

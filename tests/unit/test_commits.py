@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from fakes import Killed, Outbox
 from faust.types import TP
@@ -15,8 +16,8 @@ from stream.engine import commits
 from stream.engine.app import add_table, new_app
 from stream.engine.commits import CommitFailed, Committer, Effect, PartitionCommit
 from stream.engine.lease import Lease
-from stream.engine.stores import unstamp
-from stream.engine.table import PartitionTable
+from stream.engine.stores import stamp, unstamp
+from stream.engine.table import PartitionTable, StoreFailed
 from stream.settings import load_settings
 
 CHANGELOG = "user-state"
@@ -59,6 +60,7 @@ class Worker:
                     key=output.key,
                     value=output.value,
                     offset=offset,
+                    topic=CHANGELOG,
                     partition=output.partition,
                     tp=TP(CHANGELOG, output.partition or 0),
                 )
@@ -256,6 +258,33 @@ async def test_a_finished_commit_is_not_published_again(worker: Worker, outbox: 
     await worker.start().hold({0})
     assert len(outbox.sent) == n_sent
     assert worker.committer.was_sent(0, "o1")
+
+
+@pytest.mark.parametrize("of", [commits.LEDGER_KEY, commits.LEDGER_KEY + b":000000"])
+async def test_a_damaged_ledger_is_replaced_by_that_of_the_changelog(
+    tmp_path: Path, outbox: Outbox, of: bytes
+) -> None:
+    worker = Worker(tmp_path, outbox, "rocksdb")
+    await worker.committer.hold({0})
+    await worker.committer.commit([commit(effect("o1"), u1=b"row")])
+    worker.table.write(0, {of: stamp(1, b"\x94\xa1\xff"), commits.DELIVERED_KEY: None})
+    with pytest.raises(StoreFailed, match="ledger of partition 0 is damaged"):
+        await worker.start().hold({0})
+    store: Any = worker.table.data
+    store._dbs.clear()
+    again = Worker(tmp_path, outbox, "rocksdb")
+    assert again.table.read(0, [commits.LEDGER_KEY]) == [None]
+    again.restore()
+    await again.committer.hold({0})
+    assert again.committer.next_sequence(0) == 2
+    assert out(outbox) == ["o1", "o1"]
+
+
+async def test_a_ledger_of_any_number_of_records_takes_no_memory(worker: Worker) -> None:
+    ledger = commits.Ledger({"in": 7}, 1 << 62, 1 << 62, 0)
+    worker.table.write(0, {commits.LEDGER_KEY: stamp(3, msgspec.msgpack.encode(ledger))})
+    await worker.start().hold({0})
+    assert worker.committer.next_sequence(0) == 4
 
 
 async def test_another_worker_publishes_the_same_bytes_again(

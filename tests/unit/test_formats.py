@@ -6,6 +6,7 @@ The real logs' numbers were counted apart from the readers, with plain JSON and 
 from __future__ import annotations
 
 import gzip
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,30 @@ def test_rees46_dirt_is_counted(tmp_path: Path):
         "unreadable line": 1,
         "clickstream: Expected `str` of length >= 1 - at `$.user_id`": 1,
     }
+
+
+def test_a_time_without_a_zone_is_utc_wherever_the_log_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "log.csv"
+    path.write_text(HEADER + "2019-10-01 00:00:00,view,7,21,,,35.79,54,s\n")
+    try:
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setenv("TZ", "XYZ-5")
+            time.tzset()
+            records, _ = taken(path, "rees46")
+    finally:
+        time.tzset()
+    assert records[-1].event_time_ms == 1_569_888_000_000
+
+
+def test_a_line_that_is_no_csv_is_counted_and_the_next_one_read(tmp_path: Path):
+    path = tmp_path / "log.csv"
+    good = "2019-10-01 00:00:00 UTC,view,7,21,,,35.79,54,s\n"
+    path.write_text(HEADER + good.replace("view", "vi\rew") + good)
+    records, report = taken(path, "rees46")
+    assert report.dropped == {"unreadable line": 1}
+    assert len(records) == 2
 
 
 def test_rees46_without_its_header_is_refused(tmp_path: Path):

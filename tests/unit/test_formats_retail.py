@@ -6,6 +6,7 @@ The real logs' numbers were counted apart from the readers, with plain JSON and 
 from __future__ import annotations
 
 from collections import Counter
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,30 @@ def test_the_first_edition_as_csv_reads_alike(tmp_path: Path):
     assert (purchase.user_id, purchase.price, purchase.item_id) == ("17850", 2.55, "85123A")
 
 
+def test_titles_that_are_all_numbers_are_titles(tmp_path: Path):
+    path = tmp_path / "retail.csv"
+    path.write_text(
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+        "536365,85123A,1984,6,2010-12-01 08:26:00,2.55,17850,33\n"
+    )
+    item, purchase = events_of(taken(path, "online_retail")[0])
+    assert (item.title, purchase.context.region) == ("1984", "33")
+
+
+def test_a_customer_of_no_number_is_none(tmp_path: Path):
+    path = write_retail(tmp_path, [retail_row(**{"Customer ID": n}) for n in (1.0, nan, inf)])
+    _, report = taken(path, "online_retail")
+    assert report.dropped == {"no customer": 2}
+
+
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
         ([{"Invoice": "1"}], "no column StockCode"),
         ([retail_row(InvoiceDate="1/12/09 7:45")], "not of the form"),
+        ([retail_row(InvoiceDate=[1])], "not of the form"),
+        ([retail_row(Quantity="two")], "column Quantity is of type string"),
+        ([retail_row(Description=b"x")], "column Description is of type binary"),
     ],
 )
 def test_another_table_is_refused(tmp_path: Path, rows: list[Any], problem: str):

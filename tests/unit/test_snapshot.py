@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,22 @@ def test_a_damaged_snapshot_is_refused_by_name(
     assert str(folder) in str(refused.value)
 
 
+def test_ends_whose_differences_overflow_are_out_of_order(tmp_path: Path) -> None:
+    state = shop().state()
+    n = len(state.neighbours.others)
+    ends = np.array([2**63 - 1, -(2**63), -1] + [n] * (len(state.neighbours.ends) - 3), np.int64)
+    neighbours = replace(state.neighbours, ends=ends)
+    folder = save_snapshot(
+        tmp_path,
+        replace(state, neighbours=neighbours),
+        encoder_id="e",
+        offsets=OFFSETS,
+        created_ms=NOW_MS,
+    )
+    with pytest.raises(BadSnapshot, match="ends in order"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
@@ -189,3 +206,14 @@ def test_only_the_newest_are_kept_and_half_written_ones_are_cleared_away(tmp_pat
     (tmp_path / ".writing-deadbeef").mkdir()
     folders = [save(tmp_path, created_ms=NOW_MS + i) for i in range(4)]
     assert sorted(path.name for path in tmp_path.iterdir()) == [p.name for p in folders[2:]]
+
+
+def test_after_the_clock_was_set_back_a_new_snapshot_is_the_newest_still(tmp_path: Path) -> None:
+    for _ in range(2):
+        save(tmp_path, created_ms=NOW_MS + 86_400_000)
+    newest = save(tmp_path, created_ms=NOW_MS)
+    loaded = load_latest(tmp_path, dim=DIM, encoder_id="e")
+    assert newest.exists()
+    assert loaded is not None
+    assert loaded[1].created_ms == NOW_MS
+    assert len(list(tmp_path.iterdir())) == 2

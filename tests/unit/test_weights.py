@@ -242,6 +242,27 @@ def test_pooling_is_read(files: dict[str, Any], pooling: str, tmp_path: Path) ->
             "leaves its prompt out",
             id="prompt-left-out",
         ),
+        pytest.param(
+            {"modules.json": [{"type": "models.Pooling", "path": "../elsewhere"}]},
+            "not a list of types and paths",
+            id="out-of-the-folder",
+        ),
+        pytest.param({"modules.json": b"{}"}, "expected a JSON array", id="no-list"),
+        pytest.param({"config.json": b"[]"}, "expected a JSON object", id="no-object"),
+        pytest.param({"config.json": {"hidden_size": -8}}, "no hidden_size", id="no-size"),
+        pytest.param(
+            {"sentence_encoder.json": {"pooling": "cls", "query_prefix": 7}},
+            "a prefix that is no text",
+            id="no-text",
+        ),
+        pytest.param(
+            {
+                "model.safetensors": None,
+                "model.safetensors.index.json": {"weight_map": {"w": "../part"}},
+            },
+            "not beside it",
+            id="weights-elsewhere",
+        ),
     ],
 )
 def test_an_unknown_way_to_make_vectors_is_refused(
