@@ -12,14 +12,17 @@ import hashlib
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import msgspec
 from faults.generator import Sent
 from faults.reference import Place, Sources, State, expected_states, trigger_places
 from faults.rows import differences, state_of
+from msgspec import Struct
 
+_Output = TypeVar("_Output")
 Part = Literal["a", "b", "c", "d", "e"]
 SHOWN = 8
 
@@ -127,39 +130,71 @@ def _id(kind: str, *cause: object) -> str:
     return hashlib.sha256("\x1f".join((kind, *map(str, cause))).encode()).hexdigest()[:32]
 
 
+class _Cause(Struct):
+    topic: str
+    partition: int
+    offset: int
+
+    @property
+    def place(self) -> Place:
+        return self.topic, self.partition, self.offset
+
+
+class _List(Struct):
+    """What is judged of a recommendation: an hour's lists, whole, would fill the memory."""
+
+    recommendation_id: str
+    user_id: str
+    generated_ms: int
+    trigger: _Cause
+
+
+class _Assessment(Struct):
+    assessment_id: str
+
+
 def _distinct(
-    records: Iterable[Any], id_field: str
-) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
+    records: Iterable[Any], kind: type[_Output], name_of: Callable[[_Output], str]
+) -> tuple[dict[str, _Output], list[Finding]]:
     """Return the messages by id, in order of first appearance; repeats must be the same bytes."""
+    read = msgspec.json.Decoder(kind).decode
     first: dict[str, bytes] = {}
+    messages: dict[str, _Output] = {}
     findings = []
     for record in records:
         if record.value() is None:
             continue
-        name = json.loads(record.value())[id_field]
-        if first.setdefault(name, record.value()) != record.value():
-            findings.append(Finding("b", f"{id_field} {name} came again with other bytes", 0, 1))
-    return {name: json.loads(raw) for name, raw in first.items()}, findings
+        message = read(record.value())
+        name = name_of(message)
+        if name not in first:
+            first[name], messages[name] = record.value(), message
+        elif first[name] != record.value():
+            text = f"{kind.__name__[1:].lower()} {name} came again with other bytes"
+            findings.append(Finding("b", text, 0, 1))
+    return messages, findings
+
+
+def _lists(records: Iterable[Any]) -> tuple[dict[str, _List], list[Finding]]:
+    return _distinct(records, _List, lambda one: one.recommendation_id)
 
 
 def _recommendations(evidence: Evidence) -> Iterator[Finding]:
-    published, findings = _distinct(evidence.recommendations, "recommendation_id")
+    published, findings = _lists(evidence.recommendations)
     yield from findings
     sent = {sent.place: sent.message for sent in evidence.sent}
-    by_user: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_user: dict[str, list[_List]] = defaultdict(list)
     for name, message in published.items():
-        trigger = message["trigger"]
-        place = trigger["topic"], trigger["partition"], trigger["offset"]
-        by_user[message["user_id"]].append(message)
+        place = message.trigger.place
+        by_user[message.user_id].append(message)
         if name != _id("recommendation", *place):
             yield Finding("b", f"recommendation {name} is not the id of its trigger {place}", 0, 1)
         if place not in sent:
             yield Finding("b", f"recommendation {name} of an event nobody sent: {place}", 0, 1)
-        elif sent[place].key != message["user_id"].encode():
+        elif sent[place].key != message.user_id.encode():
             yield Finding("b", f"recommendation {name} is for another user than its trigger")
     yield from _answered(evidence, by_user)
     for user, messages in sorted(by_user.items()):
-        times = sorted(message["generated_ms"] for message in messages)
+        times = sorted(message.generated_ms for message in messages)
         gaps = [b - a for a, b in itertools.pairwise(times)]
         if gaps and min(gaps) < evidence.min_interval_ms:
             text = f"user {user}: two recommendations within {min(gaps)} ms"
@@ -168,7 +203,7 @@ def _recommendations(evidence: Evidence) -> Iterator[Finding]:
 
 def answered_once(sent: Sequence[Sent], records: Sequence[Any]) -> list[Finding]:
     """Hold the answers of a control, one for each message, against what was sent."""
-    published, findings = _distinct(records, "recommendation_id")
+    published, findings = _lists(records)
     wanted = {_id("recommendation", *one.place): one.place for one in sent}
     for name in sorted(set(wanted) - set(published)):
         findings.append(Finding("b", f"{wanted[name]} was never answered", lost=1))
@@ -177,22 +212,19 @@ def answered_once(sent: Sequence[Sent], records: Sequence[Any]) -> list[Finding]
     return findings
 
 
-def _answered(evidence: Evidence, by_user: Mapping[str, list[dict[str, Any]]]) -> Iterator[Finding]:
+def _answered(evidence: Evidence, by_user: Mapping[str, list[_List]]) -> Iterator[Finding]:
     """Each user's last event, as one of the topics knows it, must have been answered."""
     for user, last in sorted(trigger_places(evidence.sources).items()):
         if user in evidence.erased:
             continue
-        answered = {
-            (m["trigger"]["topic"], m["trigger"]["partition"], m["trigger"]["offset"])
-            for m in by_user.get(user, [])
-        }
+        answered = {message.trigger.place for message in by_user.get(user, [])}
         if not answered & set(last.values()):
             text = f"user {user}: no recommendation at or after the last of {sorted(last.values())}"
             yield Finding("b", text, lost=1)
 
 
 def _churn(evidence: Evidence) -> Iterator[Finding]:
-    _, findings = _distinct(evidence.churn_risks, "assessment_id")
+    _, findings = _distinct(evidence.churn_risks, _Assessment, lambda one: one.assessment_id)
     yield from findings
     bands: dict[str, str] = {}
     seen: set[str] = set()
