@@ -72,6 +72,12 @@ class Settings(BaseSettings):
     commit_interval_s: float = Field(
         0.5, gt=0, le=60, description="Offsets are committed this often."
     )
+    stall_timeout_s: float = Field(
+        300.0,
+        ge=30,
+        le=86_400,
+        description="A worker that commits nothing for so long, with lag, ends.",
+    )
     broker_wait_s: float = Field(
         0.0, ge=0, description="Give up on an absent broker after this long at start; 0 = never."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -57,8 +58,8 @@ CONDITIONS: dict[ProcessName, tuple[Condition, ...]] = {
         "recovered",
     ),
 }
-#: Not ready without progress for this long, not alive for that long.
-NOT_READY_AFTER_S, DEAD_AFTER_S = 30.0, 300.0
+#: Not ready without progress for this long; not alive after the setting stall_timeout_s.
+NOT_READY_AFTER_S = 30.0
 #: A worker that does not stop by itself is ended: what it did not acknowledge is read again.
 STOP_DEADLINE_S = 20.0
 LAG_EVERY_S, TOPICS_EVERY_S = 2.0, 5.0
@@ -157,7 +158,7 @@ class _Worker:
         self._settings = settings
         self._name: ProcessName = tier
         self._metrics = Metrics(tier)
-        self._progress = Progress(time.monotonic, NOT_READY_AFTER_S, DEAD_AFTER_S)
+        self._progress = Progress(time.monotonic, NOT_READY_AFTER_S, settings.stall_timeout_s)
         self._readiness = Readiness(CONDITIONS[tier], self._progress)
         self._metrics.watch_readiness(self._readiness)
         self._stop = asyncio.Event()
@@ -173,9 +174,8 @@ class _Worker:
             stopped = loop.create_task(self._stop.wait())
             await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
-            if not running.done():
-                running.cancel()
-                self._end_if_stuck()
+            running.cancel()
+            self._end_if_stuck()
             try:
                 return await running
             except asyncio.CancelledError:
@@ -229,8 +229,14 @@ class _Worker:
         stack.callback(task.cancel)
         settle_garbage_collection()
         log.info("running: group=%s topics=%s", tier.app.conf.id, ",".join(tier.topics))
-        while not tier.app.should_stop:  # noqa: ASYNC110 - see CRASH_POLL_S
+        while not tier.app.should_stop:
             await asyncio.sleep(CRASH_POLL_S)
+            # A loop that stands still cannot end itself: a thread without Python's lock does it.
+            faulthandler.dump_traceback_later(settings.stall_timeout_s, exit=True)
+            moves = self._readiness.live()
+            if not moves.ok:
+                log.error("stalled, to be started again: %s", moves.reason)
+                return EXIT_STUCK
         return EXIT_CRASHED
 
     async def _watch_lag(self, tier: Tier, stack: AsyncExitStack) -> None:

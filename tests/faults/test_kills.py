@@ -77,6 +77,24 @@ def test_03_a_worker_that_cannot_stop_is_ended_in_time(arena):
         trial.note = f"ended after {took_s:.0f} s"
 
 
+@pytest.mark.timeout(240)
+def test_03_a_worker_that_stands_still_ends_itself_and_its_successor_goes_on(arena):
+    settings, hangs_for = {"PREFSTREAM_STALL_TIMEOUT_S": "30"}, "u003"
+    with arena.trial(
+        "03 worker that stands still", settings=settings, inject={"FAULT_HANG_FOR": hangs_for}
+    ) as trial:
+        trial.load(500, users=[user for user in trial.shoppers.users if user != hangs_for])
+        trial.load(50, users=[hangs_for])
+        trial.worker.inject.clear()
+        hung = time.monotonic()
+        trial.worker.until(lambda: bool(trial.worker.ends), "ended by itself", 100)
+        at, code = trial.worker.ends[0]
+        assert code == 4, f"exit {code}\n{trial.worker.tail()}"
+        trial.worker.until(trial.worker.ready, "ready", 60)
+        trial.load(500)
+        trial.note = f"ended after {at - hung:.0f} s, allowed to stand still for 30 s"
+
+
 def come_and_go(arena: Arena, rounds: int) -> None:
     with arena.trial("06 rebalance under load") as trial:
         second = trial.another_worker("w2")
