@@ -11,20 +11,23 @@ Faust's own consumer may commit past an event that no stream has seen, and so lo
 
 Here the order of handing over is kept, and only its acknowledged beginning is committed. Records
 that are not handed over make the consumer go back to what is committed. A record is handed to a
-stream without the four tasks that Faust makes for it.
+stream without the four tasks that Faust makes for it, and those of a changelog go to the recovery
+together.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any, cast
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+from stream.engine.recovery import EngineTables
 
 #: How long a fetch waits for records.
 _FETCH_S = 1.0
@@ -123,8 +126,11 @@ class EngineConsumer(driver.Consumer):
         if self._is_void(fetch):
             return False
         active = self._get_active_partitions()
-        unread, whole = await self._gapped(records), True
-        for number, (tp, record) in enumerate(self.scheduler.iterate(records), start=1):
+        sources = {tp: of_it for tp, of_it in records.items() if self._is_source(tp)}
+        for tp in (records.keys() - sources.keys()) & active:
+            await self._restore(tp, records[tp])
+        unread, whole = await self._gapped(sources), True
+        for number, (tp, record) in enumerate(self.scheduler.iterate(sources), start=1):
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
             if self._is_void(fetch):
@@ -134,7 +140,7 @@ class EngineConsumer(driver.Consumer):
             if tp not in active and tp not in self._buffered_partitions:
                 # Not one behind it either, even if the partition is resumed meanwhile.
                 unread.add(tp)
-                whole = whole and not self._is_source(tp)
+                whole = False
             elif not await self._deliver(tp, self._to_message(tp, record)):
                 return False
         return whole
@@ -166,18 +172,19 @@ class EngineConsumer(driver.Consumer):
             await self.seek_wait({tp: expected})
         return gapped
 
+    async def _restore(self, tp: TP, records: Sequence[Any]) -> None:
+        """Give a changelog's records to the recovery, which has set where to read from."""
+        read_from = self._read_offset[tp] or 0
+        new = [record for record in records if record.offset >= read_from]
+        await cast(EngineTables, self.app.tables).recovery.restore(tp, new)
+        self._read_offset[tp] = records[-1].offset
+
     def _is_source(self, tp: TP) -> bool:
         return bool(self.app.topics.acks_enabled_for(tp.topic))
 
     async def _deliver(self, tp: TP, message: Any) -> bool:
         """Hand one message over; False when the flow stopped before it was taken."""
         offset = message.offset
-        if not self._is_source(tp):
-            # A changelog: recovery sets the offset from which on it is read.
-            if offset >= (self._read_offset[tp] or 0):
-                await self._is_taken(message)
-                self._read_offset[tp] = offset
-            return True
         if offset < self._expected.get(tp, 0):
             return True
         if not await self._is_taken(message):

@@ -26,7 +26,11 @@ from faust.types import TP, EventT
 
 log = logging.getLogger(__name__)
 
+Rows = dict[bytes, bytes | None]
+
 SEQUENCE_BYTES = 8
+#: A clock that is kept right goes back by less than this.
+CLOCK_STEP_S = 60
 
 
 def stamp(sequence: int, value: bytes) -> bytes:
@@ -62,18 +66,29 @@ class PartitionedStore(Protocol):
 
 def newest(
     batch: Iterable[EventT[Any]], read: Callable[[int, Sequence[bytes]], list[bytes | None]]
-) -> dict[int, dict[bytes, bytes | None]]:
+) -> dict[int, Rows]:
     """Return the rows of a changelog batch that are not older than what ``read`` finds."""
-    rows: dict[int, dict[bytes, bytes | None]] = {}
+    partitions: dict[int, list[Any]] = {}
     for event in batch:
-        message: Any = event.message
-        written = rows.setdefault(message.partition, {})
-        if message.value is not None:
-            known = written.get(message.key) or read(message.partition, [message.key])[0]
-            if known is not None and known[:SEQUENCE_BYTES] > message.value[:SEQUENCE_BYTES]:
-                continue
-        written[message.key] = message.value
+        partitions.setdefault(event.message.partition, []).append(event.message)
+    rows: dict[int, Rows] = {}
+    for partition, messages in partitions.items():
+        keys = list({message.key: None for message in messages})
+        held = dict(zip(keys, read(partition, keys), strict=True))
+        rows[partition] = _newest(messages, held)
     return rows
+
+
+def _newest(messages: Iterable[Any], held: Mapping[bytes, bytes | None]) -> Rows:
+    written: Rows = {}
+    for message in messages:
+        key, value = message.key, message.value
+        if value is not None:
+            known = written.get(key) or held[key]
+            if known is not None and known[:SEQUENCE_BYTES] > value[:SEQUENCE_BYTES]:
+                continue
+        written[key] = value
+    return written
 
 
 class RocksDBStore(rocksdb.Store):
@@ -81,6 +96,7 @@ class RocksDBStore(rocksdb.Store):
 
     A database that was not written for longer than ``max_age_s`` is begun anew: the changelog's
     tombstones since then may have been compacted away, and who was erased meanwhile would be back.
+    So is one that was written in the future: the clock was set back, and its age is not known.
     """
 
     #: Faust's own is valid UTF-8: a user of that name would overwrite the offset, and be lost.
@@ -120,7 +136,7 @@ class RocksDBStore(rocksdb.Store):
             return False
         # Kept in the database: a file's time is that of a copy.
         written_s = float(opened.get(self.written_key) or 0)
-        return self.clock_s() - written_s > self.max_age_s
+        return not -CLOCK_STEP_S <= self.clock_s() - written_s <= self.max_age_s
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
@@ -183,7 +199,7 @@ class RocksDBStore(rocksdb.Store):
             self.write(partition, rows)
         offsets: dict[TP, int] = {}
         for event in events:
-            tp = event.message.tp
+            tp = TP(event.message.topic, event.message.partition)
             offsets[tp] = max(event.message.offset, offsets.get(tp, -1))
         for tp, offset in offsets.items():
             self.set_persisted_offset(tp, offset)

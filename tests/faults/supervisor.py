@@ -140,6 +140,9 @@ class Supervised(Workers):
             return self.process.wait(40)
         finally:
             self._signal_group(signal.SIGKILL)
+            if self._watching:
+                # Started again at once, the worker would have two who watch it.
+                self._watching.join(10)
 
     def end(self) -> None:
         """Make sure that nothing is left running."""
@@ -153,14 +156,27 @@ class Supervised(Workers):
 
     # Eyes ---------------------------------------------------------------------------------------
 
+    def listens(self, process: str) -> bool:
+        """True while a process answers; before that, a signal for its rows would end it."""
+        with contextlib.suppress(OSError):
+            return bool(self.get(process, "/live")[0])
+        return False
+
     def rows(self, process: str = "preference") -> dict[str, dict[int, dict[bytes, bytes]]]:
         """Return the rows of every table the process holds, as it holds them, by partition."""
-        pid = self.pid(process)
-        assert pid, f"no process {process}"
-        path = self.folder / f"{process}-{pid}.dump"
-        path.unlink(missing_ok=True)
-        os.kill(pid, DUMP_SIGNAL)
-        self.until(path.exists, f"dump of {process}", 20)
+        asked, path = 0, self.folder
+
+        def dumped() -> bool:
+            nonlocal asked, path
+            pid = self.pid(process)
+            # Before its port answers, the signal would end it; and it may be a new one each time.
+            if pid not in (0, asked) and self.get(process, "/live")[0]:
+                asked, path = pid, self.folder / f"{process}-{pid}.dump"
+                path.unlink(missing_ok=True)
+                os.kill(pid, DUMP_SIGNAL)
+            return asked != 0 and path.exists()
+
+        self.until(dumped, f"dump of {process}", 60)
         return msgspec.msgpack.decode(path.read_bytes(), strict=False)
 
 

@@ -11,7 +11,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.engine import consumer as module
-from stream.engine.app import new_app
+from stream.engine.app import add_table, new_app
 from stream.engine.consumer import CommittedPositions, EngineConsumer
 from stream.settings import load_settings
 
@@ -319,6 +319,100 @@ async def test_records_of_a_partition_that_is_paused_are_read_again(
     # A changelog's place is for the recovery to set.
     assert await hand_over(consumer, fetched(5, tp=CHANGELOG))
     assert stream.offsets == []
+
+
+async def test_a_changelogs_records_go_to_its_table_together(
+    consumer: Any, stream: Taking, tmp_path: Path
+) -> None:
+    app = consumer.app
+    table = add_table(app, load_settings(state_dir=tmp_path), CHANGELOG.topic)
+    recovery = app.tables.recovery
+    recovery.active_tps.add(CHANGELOG)
+    recovery.tp_to_table[CHANGELOG] = table
+    recovery.active_offsets[CHANGELOG], recovery.active_highwaters[CHANGELOG] = 4, 7
+    recovery.signal_recovery_end.set()  # by the recovery before
+    recovery._set_recovery_started()
+
+    known = ConsumerRecord(*CHANGELOG, 4, 0, 0, b"known", b"v", None, 1, 1, ())
+    assert await hand_over(consumer, {CHANGELOG: [known, record(5, CHANGELOG)]})
+    assert recovery.active_offsets[CHANGELOG] == 5
+    assert not recovery.signal_recovery_end.is_set()
+    assert await hand_over(consumer, fetched(6, 7, tp=CHANGELOG))
+
+    assert stream.offsets == []
+    assert table.read(0, [b"k", b"known"]) == [b"v", None]
+    assert table.persisted_offset(CHANGELOG) == 7
+    assert recovery.signal_recovery_end.is_set()
+    assert not app.in_recovery
+
+
+async def test_a_changelog_that_went_to_another_worker_is_not_read(
+    consumer: Any, tmp_path: Path
+) -> None:
+    table = add_table(consumer.app, load_settings(state_dir=tmp_path), CHANGELOG.topic)
+    assert await hand_over(consumer, fetched(3, tp=CHANGELOG))
+    assert table.read(0, [b"k"]) == [None]
+
+
+async def test_a_worker_does_not_read_back_what_it_writes_itself(
+    consumer: Any, tmp_path: Path
+) -> None:
+    table = add_table(consumer.app, load_settings(state_dir=tmp_path), CHANGELOG.topic)
+    recovery = consumer.app.tables.recovery
+    recovery.active_tps.add(CHANGELOG)
+    recovery.tp_to_table[CHANGELOG] = table
+    recovery.active_offsets[CHANGELOG] = 2
+    table.write(0, {b"k": b"written since"})
+    tombstone = ConsumerRecord(*CHANGELOG, 3, 0, 0, b"k", None, None, 1, 1, ())
+    assert await hand_over(consumer, {CHANGELOG: [tombstone]})
+    assert table.read(0, [b"k"]) == [b"written since"]
+
+
+@pytest.mark.parametrize("rebalancing", [True, False])
+async def test_a_table_half_read_when_a_rebalance_comes_is_not_taken_over(
+    consumer: Any, tmp_path: Path, rebalancing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = add_table(consumer.app, load_settings(state_dir=tmp_path), CHANGELOG.topic)
+    recovery = consumer.app.tables.recovery
+    recovery.actives_for_table[table] = {CHANGELOG}
+    taken_over: list[set[int]] = []
+
+    async def ready(partitions: set[int]) -> None:
+        taken_over.append(partitions)
+
+    table.on_partitions_ready = ready
+    # Ends Faust's part after the tables.
+    monkeypatch.setattr(consumer, "assignment", set)
+    consumer.app.consumer_generation_id = 5
+    if rebalancing:
+        recovery.signal_recovery_start.set()
+    await recovery.on_recovery_completed(4)
+    assert taken_over == ([] if rebalancing else [{0}])
+
+
+async def test_a_table_that_does_not_take_its_changelog_takes_the_app_down(
+    consumer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = add_table(consumer.app, load_settings(state_dir=tmp_path), CHANGELOG.topic)
+    recovery = consumer.app.tables.recovery
+    recovery.active_tps.add(CHANGELOG)
+    recovery.tp_to_table[CHANGELOG] = table
+    recovery.active_offsets[CHANGELOG] = -1
+    recovery._set_recovery_started()
+    crashed: list[BaseException] = []
+
+    async def crash(error: BaseException) -> None:
+        crashed.append(error)
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(consumer.app, "crash", crash)
+    monkeypatch.setattr(table.data, "write", full)
+    with pytest.raises(OSError, match="no space"):
+        await hand_over(consumer, fetched(3, tp=CHANGELOG))
+    assert [str(error) for error in crashed] == ["no space left"]
+    assert recovery.active_offsets[CHANGELOG] == -1
 
 
 class BrokersConsumer:

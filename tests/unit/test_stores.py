@@ -5,10 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import ConsumerRecord
 from faust.types import TP
 
 from stream.engine.app import add_table, new_app
-from stream.engine.stores import RocksDBStore, newest, stamp, unstamp
+from stream.engine.stores import CLOCK_STEP_S, RocksDBStore, newest, stamp, unstamp
 from stream.engine.table import CONTROL, PartitionTable, StoreFailed
 from stream.settings import load_settings
 
@@ -24,8 +25,7 @@ def table(request: pytest.FixtureRequest, tmp_path: Path) -> PartitionTable:
 
 
 def record(key: bytes, value: bytes | None, offset: int = 0, partition: int = 0) -> Any:
-    tp = TP("user-state", partition)
-    message = SimpleNamespace(key=key, value=value, offset=offset, partition=partition, tp=tp)
+    message = ConsumerRecord("user-state", partition, offset, 0, 0, key, value, None, 1, 1, ())
     return SimpleNamespace(message=message)
 
 
@@ -260,8 +260,12 @@ def test_a_database_that_another_holds_is_not_taken_for_a_damaged_one(tmp_path: 
 # --- too old -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("age_s", "kept"), [(99, True), (101, False)])
-def test_a_database_too_old_for_the_tombstones_is_begun_anew(tmp_path, age_s, kept):
+@pytest.mark.parametrize(
+    ("age_s", "kept"), [(99, True), (101, False), (-CLOCK_STEP_S, True), (-CLOCK_STEP_S - 1, False)]
+)
+def test_a_database_too_old_for_the_tombstones_or_of_the_future_is_begun_anew(
+    tmp_path, age_s, kept
+):
     table = new_table("rocksdb", tmp_path)
     table.data.max_age_s, table.data.clock_s = 100, lambda: 1000
     table.write(0, {b"erased since": stamp(1, b"A")})
