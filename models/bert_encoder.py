@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bert_network import DeviceLost, Dtype, OutOfMemory, choose_device, open_network
-from models.encoder import Side
+from models.encoder import EncoderUnavailable, Fallback, Side
 from models.weights import ModelFiles, UnsupportedModel, encoder_id
 
 log = logging.getLogger(__name__)
 
 # No token of a natural text is this long, so what is cut off would not have been read.
 _CHARS_PER_TOKEN = 32
+#: After a device had no room it is given less at once for so long: others may have left by then.
+SMALLER_FOR_S = 60.0
 
 
 class Network(Protocol):
@@ -42,8 +46,9 @@ class BertEncoder:
     """A TextEncoder on transformers; safe to call from several threads.
 
     Callers take turns between micro-batches, and queries go first: a shopper's search does not
-    wait for a catalogue. Without room on the GPU, batches shrink and then go to the CPU.
-    ``n_truncated`` counts the texts that were longer than ``max_tokens`` since the start.
+    wait for a catalogue. Without room on the GPU, batches shrink and then go to the CPU; once the
+    GPU fails, everything does. ``fallbacks`` counts both, and ``n_truncated`` the texts that were
+    longer than ``max_tokens``, since the start.
     """
 
     def __init__(
@@ -55,8 +60,9 @@ class BertEncoder:
         batch_size: int = 64,
         max_tokens: int = 256,
         open_on: Callable[[str], Network] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Load the model; raises BadDevice, ModelError, or EncoderUnavailable without room.
+        """Load the model; raises BadDevice, ModelError, or EncoderUnavailable without any device.
 
         ``batch_size`` is the most texts in one pass. ``open_on`` loads the network on a device
         by name, where it is not to be that of ``files``.
@@ -66,11 +72,15 @@ class BertEncoder:
         self.max_tokens = min(max_tokens, files.max_tokens or max_tokens)
         self.n_truncated = 0
         self._files = files
-        self._batch_size = batch_size
         self._tokenizer = _tokenizer(files, self.max_tokens)
-        self._open_on = open_on or partial(open_network, files, dtype=dtype)
-        self._network = self._open_on(choose_device(device))
+        self.fallbacks: Counter[Fallback] = Counter()
+        self._room = _Room(batch_size, monotonic)
+        # What takes over computes exactly: rounded twice, two vectors of a text would lie apart.
+        self._open_spare = open_on or partial(open_network, files, dtype="float32")
         self._cpu: Network | None = None
+        self._network = self._opened(
+            choose_device(device), open_on or partial(open_network, files, dtype=dtype)
+        )
         self._turns = _Turns()
         self._counting = threading.Lock()
         log.info(
@@ -121,40 +131,88 @@ class BertEncoder:
 
     def _micro_batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Yield rows in batches of like length: a batch costs as much as its longest text."""
-        budget = self._network.tokens_at_once
         rows: list[int] = []
         for row in np.argsort(lengths, kind="stable").tolist():
-            # In ascending order, this text is the longest of the batch that it would join.
-            full = len(rows) >= self._batch_size or (len(rows) + 1) * lengths[row] > budget
-            if rows and full:
+            # In ascending order, this text is the longest of the batch that it would join. What a
+            # device has room for, and which it is, may change from one batch to the next.
+            n_tokens = (len(rows) + 1) * lengths[row]
+            if rows and (len(rows) >= self._room.texts or n_tokens > self._network.tokens_at_once):
                 yield rows
                 rows = []
             rows.append(row)
         yield rows
 
+    def _opened(self, device: str, open_on: Callable[[str], Network]) -> Network:
+        """Return the network on a device, or on the CPU where the device does not take it."""
+        try:
+            return open_on(device)
+        except EncoderUnavailable:
+            if device == "cpu":
+                raise
+            log.exception("device=%s does not take the model: going on with the CPU", device)
+        self.fallbacks["cpu"] += 1
+        return self._on_cpu()
+
     def _forward(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+        """Return the pooled vectors of one micro-batch, whatever becomes of the device."""
         try:
             return self._network(tokens)
         except OutOfMemory:
-            if len(tokens) > 1:
-                half = len(tokens) // 2
-                log.warning("device=%s out of memory: %d texts halved", self.device, len(tokens))
-                return np.concatenate([self._forward(tokens[:half]), self._forward(tokens[half:])])
-            if self.device == "cpu":
+            if self.device == "cpu" and len(tokens) == 1:
                 raise
-            log.warning("device=%s out of memory: one text goes to the CPU", self.device)
-            return self._on_cpu()(tokens)
+            log.warning("device=%s out of memory: texts=%d", self.device, len(tokens))
+            is_lost = False
         except DeviceLost:
             if self.device == "cpu":
                 raise
             log.exception("device=%s lost: going on with the CPU", self.device)
-            self._network = self._on_cpu()
-            return self._network(tokens)
+            is_lost = True
+        # Outside the handlers: their exceptions keep alive what the failed pass had allocated.
+        if is_lost:
+            return self._move_to_cpu(tokens)
+        return self._in_halves(tokens) if len(tokens) > 1 else self._once_on_cpu(tokens)
+
+    def _in_halves(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+        half = len(tokens) // 2
+        self._room.shrink_to(len(tokens) - half)
+        self.fallbacks["smaller_batch"] += 1
+        return np.concatenate([self._forward(tokens[:half]), self._forward(tokens[half:])])
+
+    def _once_on_cpu(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+        self.fallbacks["cpu_once"] += 1
+        return self._on_cpu()(tokens)
+
+    def _move_to_cpu(self, tokens: list[list[int]]) -> NDArray[np.float32]:
+        """Use the CPU from now on; what kept a GPU busy is many passes there."""
+        self._network = self._on_cpu()
+        self.fallbacks["cpu"] += 1
+        vectors = np.empty((len(tokens), self.dim), np.float32)
+        for rows in self._micro_batches([len(ids) for ids in tokens]):
+            vectors[rows] = self._forward([tokens[row] for row in rows])
+        return vectors
 
     def _on_cpu(self) -> Network:
         if self._cpu is None:
-            self._cpu = self._open_on("cpu")
+            self._cpu = self._open_spare("cpu")
         return self._cpu
+
+
+class _Room:
+    """How many texts a device is given at once."""
+
+    def __init__(self, usual: int, monotonic: Callable[[], float]) -> None:
+        self._usual = self._shrunk = usual
+        self._monotonic = monotonic
+        self._until_s = 0.0
+
+    @property
+    def texts(self) -> int:
+        return self._shrunk if self._monotonic() < self._until_s else self._usual
+
+    def shrink_to(self, texts: int) -> None:
+        """Give no more than ``texts`` for a while."""
+        self._shrunk = min(texts, self.texts)
+        self._until_s = self._monotonic() + SMALLER_FOR_S
 
 
 class _Turns:

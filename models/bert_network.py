@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from models.encoder import EncoderUnavailable
 from models.weights import ModelError, ModelFiles, Pooling, UnsupportedModel
@@ -24,6 +25,9 @@ MIN_COSINE = 0.9995
 # and a quarter longer where something else wanted a core, since each waits for the other.
 _ALONE_TOKENS = 32
 _N_THREADS = torch.get_num_threads()
+# What is said of memory that torch's own allocator did not ask for: by libc, CUDA and cuBLAS.
+_NO_ROOM = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_LOST = ("CUDA", "cuBLAS", "CUBLAS", "cuDNN", "CUDNN", "device lost")
 # Leave out the layer on top that no sentence vector uses (and some weights lack).
 _WITHOUT_POOLER = ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")
 
@@ -146,7 +150,7 @@ def _load(files: ModelFiles) -> Any:
             trust_remote_code=False,
             **options,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UnsupportedModel(f"model {files.name!r} in {files.folder}: {error}") from error
     return model.eval()
 
@@ -177,8 +181,8 @@ def _device_errors(device: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise OutOfMemory(f"{device} is out of memory") from error
     except RuntimeError as error:
-        if "can't allocate memory" in str(error):
+        if any(words in str(error) for words in _NO_ROOM):
             raise OutOfMemory(f"{device} is out of memory") from error
-        if "CUDA" in str(error) or "cuBLAS" in str(error) or "CUBLAS" in str(error):
+        if isinstance(error, torch.AcceleratorError) or any(words in str(error) for words in _LOST):
             raise DeviceLost(f"{device} failed") from error
         raise

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 #: Some models put another prefix before what is searched for than before what is found.
 Side = Literal["query", "passage"]
+#: What is done for want of a device: a batch is halved; one text goes to the CPU; all go there.
+Fallback = Literal["smaller_batch", "cpu_once", "cpu"]
 
 
 class TextEncoder(Protocol):

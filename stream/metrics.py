@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
+from models.encoder import Fallback
 from stream.health import Readiness
 from stream.histogram import BatchHistogram
 from stream.lag import PartitionLag, Place
@@ -162,6 +163,11 @@ class Metrics:
         self.encoder_truncated = self._counter(
             "encoder_truncated_total", "Texts longer than the model takes, cut by the tokenizer."
         )
+        self.encoder_fallbacks = self._counter(
+            "encoder_fallbacks_total",
+            "Batches halved and texts sent to the CPU for want of memory, devices given up (cpu).",
+            "to",
+        )
         self.encoder_cache = self._counter(
             "encoder_cache_total", "Texts looked up in the vector cache.", "result"
         )
@@ -250,6 +256,11 @@ class Metrics:
         """Add one look into the vector cache per text."""
         self.encoder_cache.labels("hit").inc(hits)
         self.encoder_cache.labels("miss").inc(misses)
+
+    def show_encoder(self, encoder: str, device: str) -> None:
+        """Set which encoder is in use, and the device it runs on now."""
+        self.encoder_info.clear()
+        self.encoder_info.labels(encoder, device).set(1)
 
     def count_refused_vectors(self, reason: Refusal, n: int = 1) -> None:
         """Add n vectors that were not used."""
@@ -358,6 +369,8 @@ class Metrics:
             self.refused_vectors.labels(reason)
         for clock in ("event", "broker"):
             self.clock_skew.labels(clock)
+        for fallback in get_args(Fallback):
+            self.encoder_fallbacks.labels(fallback)
 
 
 def _closed(value: str, allowed: object) -> str:

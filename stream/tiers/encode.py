@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from models.weights import resolve
 from stream.agents.encode import Encode
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
+from stream.connection import client_options
 from stream.dead_letters import StormGauge
 from stream.delivery import SourceMessage
 from stream.engine.app import add_agent, new_app
@@ -49,10 +51,11 @@ class EncodeTier:
         self.app = new_app(parts.settings, "encode")
         self._background = Background(self.app)
         self._counted = [0, 0, 0]
+        self._fallbacks: Counter[str] = Counter()
 
     async def start(self) -> None:
         """Load the model, and learn which items have their vector already."""
-        settings, parts = self._parts.settings, self._parts
+        settings = self._parts.settings
         encoder = await asyncio.to_thread(
             lambda: BertEncoder(
                 resolve(settings.encoder),
@@ -66,8 +69,7 @@ class EncodeTier:
         # Apart from the items: a query must not wait behind a catalogue that is being loaded. The
         # encoder lets queries go first between two of its passes.
         self._add_agent("encode_texts", (SEARCHES.name, REVIEWS.name, USERS.name), encoder, cache)
-        parts.readiness.set("model", True, f"{encoder.encoder_id} on {encoder.device}")
-        parts.metrics.encoder_info.labels(encoder.encoder_id, encoder.device).set(1)
+        self._show_device(encoder)
         self._background.start(self._show(encoder, cache))
 
     def _add_agent(
@@ -109,9 +111,7 @@ class EncodeTier:
         settings = self._parts.settings
         topic = settings.topic_prefix + ITEM_EMBEDDINGS.name
         places = [TopicPartition(topic, number) for number in range(settings.partitions)]
-        consumer: Any = AIOKafkaConsumer(
-            bootstrap_servers=settings.broker, enable_auto_commit=False
-        )
+        consumer: Any = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
         await consumer.start()
         try:
             consumer.assign(places)
@@ -137,7 +137,18 @@ class EncodeTier:
             self._counted = now
             metrics.count_cache(hits, misses)
             metrics.encoder_truncated.inc(truncated)
+            self._show_device(encoder)
             await asyncio.sleep(GAUGES_TICK_S)
+
+    def _show_device(self, encoder: BertEncoder) -> None:
+        metrics = self._parts.metrics
+        metrics.show_encoder(encoder.encoder_id, encoder.device)
+        fallbacks: Counter[str] = Counter(encoder.fallbacks)
+        for fallback, n in (fallbacks - self._fallbacks).items():
+            metrics.encoder_fallbacks.labels(fallback).inc(n)
+        self._fallbacks = fallbacks
+        name = f"{encoder.encoder_id} on {encoder.device}"
+        self._parts.readiness.set("model", True, name)
 
 
 def _restore_one(stage: Encode, record: Any) -> None:

@@ -7,17 +7,20 @@ calls ``install`` before they begin. Which faults is said by ``FAULT_*`` in the 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import msgspec
 from word_vectors import word_vectors
 
+#: Where Debian and others install libfaketime, for programs with threads.
+FAKETIME_FOLDERS = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/lib")
 DUMP_SIGNAL = signal.SIGUSR2
 #: The folder that dumps go to, one file per process and signal.
 DUMPS = "FAULT_DUMPS"
@@ -29,21 +32,60 @@ BUG_FOR = "FAULT_BUG_FOR"
 BLOCK_S = "FAULT_BLOCK_S"
 #: The encoder fails so many times before it works.
 ENCODER_FAILS = "FAULT_ENCODER_FAILS"
+#: The encoder runs on a device with room for so many texts that is lost after so many passes
+#: ("ROOM,PASSES", see failing_device); for ``real`` encoders.
+DEVICE = "FAULT_DEVICE"
+#: The wall clock is this far off, in libfaketime's words ("+1d"); ``faketime`` must be installed.
+CLOCK = "FAULT_CLOCK"
 #: The preference agent never returns from a batch that holds an event of this user.
 HANG_FOR = "FAULT_HANG_FOR"
+#: RocksDB's write buffers, of which each partition has two.
+WRITE_BUFFER_KIB = "FAULT_WRITE_BUFFER_KIB"
+#: With every batch the preference agent keeps so many KiB, and a handle, for good.
+LEAK_KIB = "FAULT_LEAK_KIB"
 
 
 def install() -> None:
     """Change this process as the environment says; called before ``stream.worker`` is run."""
+    if os.environ.get(CLOCK):
+        _set_clock_wrong(os.environ[CLOCK])
     process = sys.orig_argv[-1]
     if process == "encode" and os.environ.get(ENCODER) != "real":
         _replace_encoder()
+    if process == "encode" and os.environ.get(DEVICE):
+        _fail_device(*map(int, os.environ[DEVICE].split(",")))
     if os.environ.get(DUMPS):
         _dump_on_signal(Path(os.environ[DUMPS]), process)
     if process == "preference" and os.environ.get(BUG_FOR):
         _raise_for(os.environ[BUG_FOR])
     if process == "preference" and os.environ.get(HANG_FOR):
         _hang_for(os.environ[HANG_FOR])
+    if process != "encode" and os.environ.get(WRITE_BUFFER_KIB):
+        _set_write_buffer(int(os.environ[WRITE_BUFFER_KIB]))
+    if process == "preference" and os.environ.get(LEAK_KIB):
+        _leak(int(os.environ[LEAK_KIB]))
+
+
+def faketime() -> Path | None:
+    """Return libfaketime's library, None where it is not installed."""
+    # Beside the folder or, on Debian, below that of the architecture.
+    patterns = ("faketime/libfaketimeMT.*", "*/faketime/libfaketimeMT.*")
+    found = (path for f in FAKETIME_FOLDERS for p in patterns for path in Path(f).glob(p))
+    return next(found, None)
+
+
+def _set_clock_wrong(by: str) -> None:
+    """Begin this process again with libfaketime, whose clock it has from then on."""
+    library = str(faketime())
+    if os.environ.get("LD_PRELOAD") != library:
+        fake = {"LD_PRELOAD": library, "FAKETIME": by, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **fake})
+    # It takes the end of a sleep by the monotonic clock for a time of the wall clock (0.9.10).
+    time.sleep = _sleep
+
+
+def _sleep(seconds: float) -> None:
+    select.select([], [], [], seconds)
 
 
 class WordEncoder:
@@ -51,6 +93,7 @@ class WordEncoder:
 
     n_truncated = 0
     device = "cpu"
+    fallbacks: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, files: Any, **_: object) -> None:
         from models.weights import encoder_id
@@ -76,6 +119,21 @@ def _replace_encoder() -> None:
     module = ModuleType("models.bert_encoder")
     module.BertEncoder = WordEncoder  # type: ignore[attr-defined]
     sys.modules["models.bert_encoder"] = module
+
+
+def _fail_device(room: int, lost_after: int) -> None:
+    from failing_device import failing_network
+
+    from models import bert_encoder
+
+    sound = bert_encoder.open_network
+
+    def open_network(files: Any, device: str, dtype: Any = "auto") -> Any:
+        on_cpu = device == "cpu"
+        return sound(files, device, dtype) if on_cpu else failing_network(files, room, lost_after)
+
+    bert_encoder.open_network = open_network
+    bert_encoder.choose_device = lambda wanted: "cuda"
 
 
 def _dump_on_signal(folder: Path, process: str) -> None:
@@ -130,6 +188,25 @@ def _hang_for(user_id: str) -> None:
                     await asyncio.Event().wait()
                 except asyncio.CancelledError:  # it does not let itself be cancelled either
                     continue
+        await original(self, batch)
+
+    Preferences.process = process  # type: ignore[method-assign]
+
+
+def _set_write_buffer(kib: int) -> None:
+    from stream.engine.table import ROCKSDB_OPTIONS
+
+    ROCKSDB_OPTIONS["write_buffer_size"] = 1024 * kib
+
+
+def _leak(kib: int) -> None:
+    from stream.agents.preferences import Preferences
+
+    original = Preferences.process
+    kept: list[tuple[bytes, int]] = []
+
+    async def process(self: Preferences, batch: Sequence[Any]) -> None:
+        kept.append((b"x" * 1024 * kib, os.open(os.devnull, os.O_RDONLY)))
         await original(self, batch)
 
     Preferences.process = process  # type: ignore[method-assign]

@@ -11,13 +11,13 @@ from safetensors.numpy import save_file
 DIM = 32
 
 
-def tiny_model(folder: Path) -> Path:
+def tiny_model(folder: Path, dim: int = DIM) -> Path:
     """Return the folder, made if need be; the encoder itself is replaced (faults.injection)."""
-    model = folder / "tiny-model"
+    model = folder / f"tiny-model-{dim}"
     if not model.exists():
         model.mkdir(parents=True)
-        config = {"hidden_size": DIM, "model_type": "bert"}
+        config = {"hidden_size": dim, "model_type": "bert"}
         (model / "config.json").write_text(json.dumps(config))
         (model / "vocab.txt").write_text("[PAD]\n[UNK]\n")
-        save_file({"weights": np.zeros((1, DIM), np.float32)}, str(model / "model.safetensors"))
+        save_file({"weights": np.zeros((1, dim), np.float32)}, str(model / "model.safetensors"))
     return model

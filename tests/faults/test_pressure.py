@@ -1,4 +1,4 @@
-"""Faults 10, 11, 15, 16, 28, 33: what fails for a while, is too large, too much, or too slow."""
+"""Faults 10, 11, 15, 16, 28, 29, 33: what fails for a while, is too large or too much."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from faults.trial import ROOMY_BYTES
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 MIB = 1024 * 1024
+SMALLER_BATCH, ON_CPU = (
+    f'prefstream_encoder_fallbacks_total{{to="{to}"}}' for to in ("smaller_batch", "cpu")
+)
 
 
 def rss_mib(pid: int) -> float:
@@ -109,6 +112,28 @@ def test_28_every_list_names_one_index_version_though_items_change_all_the_time(
         trial.note = f"{len(versions)} versions"
         assert len(versions) > 3
         assert all(versions)
+
+
+def test_29_a_gpu_without_room_and_then_lost_costs_no_text(arena, tmp_path):
+    from failing_device import small_bert  # torch takes seconds to import
+
+    with arena.trial(
+        "29 GPU out of memory, then lost",
+        inject={"FAULT_ENCODER": "real", "FAULT_DEVICE": "4,120"},
+        settings={"PREFSTREAM_ENCODER": str(small_bert(tmp_path / "bert"))},
+    ) as trial:
+        # The catalogue alone has more than the device has room for at once.
+        trial.worker.until(lambda: trial.worker.metric("encode", SMALLER_BATCH), "a smaller batch")
+        assert trial.worker.metric("encode", ON_CPU) == 0
+        trial.load(2500, CLEAN, per_s=250)
+        trial.worker.until(lambda: trial.worker.metric("encode", ON_CPU), "the device lost")
+        trial.finish_now()
+        halved = trial.worker.metric("encode", SMALLER_BATCH)
+        trial.note = f"{halved:.0f} batches halved, then the CPU"
+        assert trial.worker.metric("encode", ON_CPU) == 1
+        assert 'device="cpu"' in trial.worker.get("encode", "/metrics")[1]
+        assert not trial.worker.ends, f"a worker ended\n{trial.worker.tail()}"
+        assert not trial.admin.read("dead-letters")["dead-letters"]
 
 
 def test_33_metrics_scraped_hard_and_ports_probed_change_nothing(arena):

@@ -166,7 +166,7 @@ def test_what_has_no_room_at_all_goes_to_the_cpu(files: ModelFiles) -> None:
     assert full.device == "cuda"
     gpu.room = 10
     full.encode(["a", "b"])
-    assert (gpu.sizes, cpu.sizes) == ([2], [1, 1])
+    assert (gpu.sizes, cpu.sizes) == ([1, 1], [1, 1])
 
 
 def test_a_lost_gpu_is_not_asked_again(files: ModelFiles) -> None:
