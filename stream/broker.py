@@ -11,8 +11,9 @@ to one JSON file about a second after a change, and on SIGTERM; SIGKILL loses wh
 second, acknowledged or not. The file takes four bytes for each byte held, and writing it a second
 of CPU for every 60 MB, over and over while messages come in: 200,000 messages of 300 bytes are
 250 MB, two seconds to start. Retention is applied, compaction is not. It is for minutes of data,
-not days. It also answers an empty fetch at once instead of holding it: see
-``stream.engine.resting``. Anything serious runs on Apache Kafka (``deploy/kafka``), and this is
+not days. Of headers of one name it keeps the last where it stamps a topic's messages itself, as it
+does in those that the workers write. It also answers an empty fetch at once instead of holding it:
+see ``stream.engine.resting``. Anything serious runs on Apache Kafka (``deploy/kafka``), and this is
 never started when a broker is configured.
 """
 

@@ -165,6 +165,10 @@ def _config_problems(spec: TopicSpec, config: dict[str, str]) -> list[str]:
     policy = config.get("cleanup.policy")
     if policy is not None and set(policy.split(",")) != set(spec.cleanup.split(",")):
         problems.append(f"expected cleanup.policy={spec.cleanup}, got {policy}")
+    stamped = config.get("message.timestamp.type")
+    expected = spec.config().get("message.timestamp.type")
+    if expected and stamped is not None and stamped != expected:
+        problems.append(f"expected message.timestamp.type={expected}, got {stamped}")
     at_least = {
         "min.compaction.lag.ms": spec.compaction_lag_ms,
         "delete.retention.ms": spec.tombstone_ms,

@@ -37,9 +37,13 @@ class Publishing:
 
 
 class DueUsers:
-    """Users whose recommendation was put off, by the time it is due."""
+    """Users whose recommendation was put off, by the time it is due.
+
+    When the clock is set back everyone's time has come: nobody waits for it to be that late again.
+    """
 
     def __init__(self) -> None:
+        self._popped_ms = 0
         self._heap: list[tuple[int, int, str]] = []
         self._due_ms: dict[tuple[int, str], int] = {}
 
@@ -53,7 +57,8 @@ class DueUsers:
     def pop(self, now_ms: int) -> list[tuple[int, str]]:
         """Return the (partition, user) whose time has come, earliest first."""
         users: list[tuple[int, str]] = []
-        while self._heap and self._heap[0][0] <= now_ms:
+        is_set_back, self._popped_ms = now_ms < self._popped_ms, now_ms
+        while self._heap and (is_set_back or self._heap[0][0] <= now_ms):
             due_ms, partition, user_id = heapq.heappop(self._heap)
             if self._due_ms.get((partition, user_id)) == due_ms:
                 del self._due_ms[partition, user_id]

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from typing import Any
 
 import pytest
-from faults.generator import HOSTILE, Message, Mix, now_ms
+from faults.generator import DAY_MS, HOSTILE, Message, Mix, now_ms
+from faults.injection import faketime
+from faults.trial import Trial
 
 from stream.messages import read_embedded_text
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
 
 MIB = 1024 * 1024
+CLOCK_SKEW = 'prefstream_clock_skew_events_total{clock="broker"}'
 #: What Kafka takes of one message where the operator allows it.
 LARGE = {"max.message.bytes": str(20 * MIB)}
 
@@ -103,6 +107,49 @@ def test_14_times_from_the_future_are_cut_and_expire_nobody(arena):
         cut = trial.worker.metric("preference", "prefstream_clock_skew_events_total")
         trial.note = f"{cut:.0f} cut"
         assert cut > 100
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(("off_by", "off_ms"), [("+1d", DAY_MS), ("-1d", -DAY_MS)])
+def test_14_a_worker_whose_clock_is_a_day_wrong_and_then_set_right(arena, store, off_by, off_ms):
+    if faketime() is None:
+        pytest.skip("libfaketime is not installed (Debian: faketime)")
+    with arena.trial(f"14 worker's clock off by {off_by}", store=store) as trial:
+        worker = trial.worker
+        trial.load_and_drain(1000)
+        assert worker.stop() == 0
+        worker.inject["FAULT_CLOCK"] = off_by
+        worker.start()
+        skewed_ms = now_ms() + off_ms
+        trial.load(1000, Mix(duplicates=0.1, records=0.02, future=0.1), per_s=300)
+        assert trial.drained(60) is not None
+        time.sleep(3)  # the timer looks at the silent, and at who is long gone
+        assert worker.metric("preference", "prefstream_user_rows_expired_total") == 0
+        for name in ("end_to_end_seconds", "broker_to_publish_seconds"):
+            latency_s = worker.metric("preference", f"prefstream_{name}_sum")
+            n = worker.metric("preference", f"prefstream_{name}_count")
+            # What comes from the future counts as 0; a day is seen, and no more than a day.
+            assert n > 100
+            assert latency_s == 0 if off_ms < 0 else n * 86_000 < latency_s
+        in_future = worker.metric("preference", CLOCK_SKEW)
+        assert in_future > 100 if off_ms < 0 else in_future == 0
+        assert abs(lists(trial)[-1]["generated_ms"] - skewed_ms) < 100_000
+        assert worker.stop() == 0
+        worker.inject.clear()
+        worker.start()
+        # Nobody waits until it is again as late as it has been.
+        trial.load(1000, per_s=500)
+        trial.finish_now()
+        assert abs(lists(trial)[-1]["generated_ms"] - now_ms()) < 60_000
+        assert {one["expires_ms"] - one["generated_ms"] for one in lists(trial)} == {DAY_MS}
+        assert not worker.ends, f"a worker ended\n{worker.tail()}"
+        trial.note = f"{in_future:.0f} outputs of events from the future"
+
+
+def lists(trial: Trial) -> list[dict[str, Any]]:
+    """Return the lists of a partition, in the order in which they came."""
+    records = trial.admin.read("recommendations")["recommendations"]
+    return [json.loads(r.value()) for r in records if r.value() and r.partition() == 0]
 
 
 def of_a_newer_schema(message: Message) -> Message:

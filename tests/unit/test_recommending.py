@@ -46,6 +46,17 @@ def test_a_user_may_be_put_off_again_after_having_come() -> None:
     assert due.pop(300) == [(0, "u1")]
 
 
+def test_when_the_clock_is_set_back_everyones_time_has_come() -> None:
+    due = DueUsers()
+    due.pop(NOW_MS)
+    due.put(0, "u1", NOW_MS + 100)
+    due.put(0, "u2", NOW_MS + 200)
+    assert due.pop(NOW_MS - 86_400_000) == [(0, "u1"), (0, "u2")]
+    due.put(0, "u1", NOW_MS - 86_399_000)
+    assert due.pop(NOW_MS - 86_399_500) == []
+    assert due.pop(NOW_MS - 86_399_000) == [(0, "u1")]
+
+
 def test_the_same_name_in_two_partitions_is_two_users() -> None:
     due = DueUsers()
     due.put(0, "u1", 100)
