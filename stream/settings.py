@@ -7,6 +7,8 @@ the TOML file named by ``PREFSTREAM_CONFIG`` (default ``prefstream.toml`` in the
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +26,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+_PREFIX = "PREFSTREAM_"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -50,7 +54,7 @@ class Settings(BaseSettings):
     """Everything a person can set; each field's description is the README's text."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PREFSTREAM_",
+        env_prefix=_PREFIX,
         env_file=".env",
         extra="ignore",
         frozen=True,
@@ -309,6 +313,21 @@ def load_settings(**overrides: Any) -> Settings:
         raise
     except ValueError as error:  # malformed JSON in a complex variable
         raise BadSettings(str(error)) from None
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Say of each variable that begins as ours do but is no setting which one may be meant.
+
+    Kubernetes sets some of that kind itself, for a service of our name: they are no error.
+    """
+    known = [name.upper() for name in (*Settings.model_fields, "config")]
+    ours = sorted(n.removeprefix(_PREFIX) for n in names if n.startswith(_PREFIX))
+    told = []
+    for name in (name for name in ours if name not in known):
+        like = get_close_matches(name, known, n=1)
+        meant = f": {_PREFIX}{like[0]} may be meant" if like else ""
+        told.append(f"{_PREFIX}{name} is no setting{meant}")
+    return told
 
 
 def _told(problem: Any) -> str:

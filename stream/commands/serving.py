@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,12 @@ def worker(
     tier: Annotated[Tier, typer.Option(help="What to run: one tier, or both.")] = Tier.ALL,
 ) -> None:
     """Run the workers: events in, recommendations out."""
-    settings_of()  # a bad setting is said once, here, and not by each process
+    # What is wrong with the settings is said once, here, and not by each process.
+    settings_of()
+    from stream.settings import unknown_variables
+
+    for text in unknown_variables(os.environ):
+        typer.echo(f"prefstream: {text}", err=True)
     from stream.worker import run_worker
 
     raise typer.Exit(run_worker(tier.value))

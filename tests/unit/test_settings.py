@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from stream.settings import DEFAULT_WEIGHTS, BadSettings, Settings, load_settings
+from stream.settings import (
+    DEFAULT_WEIGHTS,
+    BadSettings,
+    Settings,
+    load_settings,
+    unknown_variables,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +143,14 @@ def test_what_is_secret_is_not_quoted_when_it_is_wrong(monkeypatch: pytest.Monke
     with pytest.raises(BadSettings, match=r"sasl_password=\(secret\)") as unreadable:
         load_settings(sasl_password=["hunter2"])
     assert "hunter2" not in str(half.value) + str(unreadable.value)
+
+
+def test_a_misspelt_variable_is_told_with_what_may_be_meant() -> None:
+    names = ["PREFSTREAM_TOPK", "PREFSTREAM_TOP_K", "PREFSTREAM_CONFIG", "PATH", "PREFSTREAM_XYZ"]
+    assert unknown_variables(names) == [
+        "PREFSTREAM_TOPK is no setting: PREFSTREAM_TOP_K may be meant",
+        "PREFSTREAM_XYZ is no setting",
+    ]
 
 
 def test_malformed_toml_is_refused_in_one_line(folder: Path) -> None:
