@@ -72,7 +72,8 @@ async def test_every_difference_is_named(settings):
     await make(settings, "items", 2, cleanup_policy="delete", min_compaction_lag_ms=HOUR_MS)
     await make(settings, "users", 2, cleanup_policy="compact", min_compaction_lag_ms="1000")
     await make(settings, "user-state", 2, cleanup_policy="compact", delete_retention_ms="1000")
-    await make(settings, "churn-risk", 2, cleanup_policy="delete,compact")
+    by_the_broker = {"message_timestamp_type": "LogAppendTime"}
+    await make(settings, "churn-risk", 2, cleanup_policy="delete,compact", **by_the_broker)
     await create_topics(settings)
     prefix = settings.topic_prefix
     assert await problems_of(settings) == {
@@ -81,6 +82,7 @@ async def test_every_difference_is_named(settings):
         f"topic {prefix}users: expected min.compaction.lag.ms=3600000 or more, got 1000",
         f"topic {prefix}user-state: expected min.compaction.lag.ms=3600000 or more, got 0",
         f"topic {prefix}user-state: expected delete.retention.ms=86400000 or more, got 1000",
+        f"topic {prefix}user-state: expected message.timestamp.type=LogAppendTime, got CreateTime",
     }
 
 
