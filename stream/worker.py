@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Literal
 
-import uvloop
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from models.weights import ModelError
 from stream.broker import die_with_parent
 from stream.connection import AccessRefused, refusal
-from stream.engine.app import group_of
+from stream.engine.app import EngineApp, group_of
+from stream.engine.loop import KafkaLoopPolicy
 from stream.health import Condition, HealthServer, Progress, Readiness
 from stream.kafka_client import KafkaSender
 from stream.lag import KafkaOffsets, LagProbe, PartitionLag, Place
@@ -62,6 +62,9 @@ CONDITIONS: dict[ProcessName, tuple[Condition, ...]] = {
 NOT_READY_AFTER_S = 30.0
 #: A worker that does not stop by itself is ended: what it did not acknowledge is read again.
 STOP_DEADLINE_S = 20.0
+#: The broker answers, and the group's coordinator has not heard of us for longer than a rebalance
+#: may take: the client has given up somewhere, and only starting again helps.
+FORGOTTEN_AFTER_S = 90.0
 LAG_EVERY_S, TOPICS_EVERY_S = 2.0, 5.0
 #: On a small machine, whoever answers shoppers goes first.
 NICE = 10
@@ -98,7 +101,7 @@ def run_worker(tier: str) -> int:
     names = TIERS[tier]
     command = [sys.executable, "-m", "stream.worker"]
     children = [
-        subprocess.Popen([*command, name], env=_environment(name), preexec_fn=die_with_parent)
+        subprocess.Popen([*command, name], env=environment(name), preexec_fn=die_with_parent)
         for name in names
     ]
 
@@ -130,7 +133,8 @@ def _ended(child: subprocess.Popen[bytes]) -> int:
     return 0 if code == -signal.SIGTERM else code
 
 
-def _environment(name: ProcessName) -> dict[str, str]:
+def environment(name: ProcessName) -> dict[str, str]:
+    """Return the environment of one of the processes."""
     # Searches and folds are small and many: threads of the numeric libraries would only get in
     # their way. The encoder's batches are few and large; its threads sleep while they wait for
     # one another, since on cores that others need as well, spinning starves the one waited for.
@@ -143,7 +147,7 @@ def run_process(settings: Settings, name: ProcessName) -> int:
     setup_logging(settings.log_level, settings.log_format, name)
     if name == "neighbours":
         os.nice(NICE)
-    uvloop.install()
+    asyncio.set_event_loop_policy(KafkaLoopPolicy())
     try:
         return asyncio.run(_Worker(settings, name).run())
     except (AccessRefused, BadTopics, BrokerAbsent, CannotListen, ModelError) as error:
@@ -163,6 +167,7 @@ class _Worker:
         self._metrics.watch_readiness(self._readiness)
         self._stop = asyncio.Event()
         self._places: list[Place] | None = None
+        self._heard_s = time.monotonic()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -228,16 +233,26 @@ class _Worker:
         task = asyncio.get_running_loop().create_task(self._watch_topics())
         stack.callback(task.cancel)
         settle_garbage_collection()
+        self._heard_s = time.monotonic()
         log.info("running: group=%s topics=%s", tier.app.conf.id, ",".join(tier.topics))
         while not tier.app.should_stop:
             await asyncio.sleep(CRASH_POLL_S)
             # A loop that stands still cannot end itself: a thread without Python's lock does it.
             faulthandler.dump_traceback_later(settings.stall_timeout_s, exit=True)
-            moves = self._readiness.live()
-            if not moves.ok:
-                log.error("stalled, to be started again: %s", moves.reason)
+            if problem := self._standstill(tier.app):
+                log.error("to be started again: %s", problem)
                 return EXIT_STUCK
         return EXIT_CRASHED
+
+    def _standstill(self, app: EngineApp) -> str:
+        """Return why nothing goes on here, though a new start would; empty when it does."""
+        now_s = time.monotonic()
+        if app.lease.held() or not self._readiness.holds("broker"):
+            self._heard_s = now_s
+        if now_s - self._heard_s > FORGOTTEN_AFTER_S:
+            return f"the group has not heard of this worker for {FORGOTTEN_AFTER_S:.0f} s"
+        moves = self._readiness.live()
+        return "" if moves.ok else moves.reason
 
     async def _watch_lag(self, tier: Tier, stack: AsyncExitStack) -> None:
         settings = self._settings

@@ -4,13 +4,16 @@ import gc
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from stream import worker as module
+from stream.engine.app import new_app
 from stream.settings import Settings, load_settings
 from stream.topic_admin import Problem
 from stream.worker import _ended, _Worker, settle_garbage_collection
@@ -67,6 +70,24 @@ async def test_a_topic_that_goes_missing_shows_until_it_is_back(
     with pytest.raises(AllShown):
         await worker._watch_topics()
     assert shown == [["broker", "topics"], [], ["topics"], ["broker", "topics"], []]
+
+
+@pytest.mark.parametrize(
+    ("held", "broker", "said"),
+    [(True, True, ""), (False, False, ""), (False, True, "the group has not heard of")],
+)
+def test_a_worker_that_the_group_has_forgotten_is_of_no_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool, broker: bool, said: str
+) -> None:
+    settings = load_settings(state_dir=tmp_path)
+    worker, app = _Worker(settings, "encode"), new_app(settings, "encode")
+    worker._readiness.set("broker", broker)
+    monkeypatch.setattr(app.lease, "held", lambda: held)
+    monkeypatch.setattr(module, "FORGOTTEN_AFTER_S", 0.02)
+    time.sleep(0.05)
+    found = worker._standstill(app)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
 
 
 class AllShown(Exception):
