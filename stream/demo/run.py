@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 import tempfile
 import time
@@ -12,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -23,7 +21,15 @@ from stream.broker import EmbeddedBroker
 from stream.connection import client_options
 from stream.demo.live import POISON, Reader, Sender, until
 from stream.demo.observer import Observer, losses
-from stream.demo.processes import Child, ChildFailed, free_ports, gauge, is_free, why_not_ready
+from stream.demo.processes import (
+    Child,
+    ChildFailed,
+    free_ports,
+    gauge,
+    is_free,
+    terminated_as_interrupted,
+    why_not_ready,
+)
 from stream.demo.shop import DEFAULT_ITEMS, build_shop
 from stream.demo.shoppers import Crowd, Shopper, build_shoppers, n_shoppers
 from stream.demo.summary import serving_lines, summary_table
@@ -74,7 +80,7 @@ def run_demo(
     console = console or Console()
     plan = Plan(seconds, rate, serve, seed, n_items)
     with (
-        _terminated_as_interrupted(),
+        terminated_as_interrupted(),
         tempfile.TemporaryDirectory(prefix="prefstream-demo-") as folder,
         _topics(_of_this_run(settings, Path(folder) / "state"), broker, Path(folder)) as own,
     ):
@@ -271,19 +277,3 @@ def _worker(settings: Settings, log_path: Path) -> Child:
 
 def _url(port: int, path: str) -> str:
     return f"http://{_HOST}:{port}/{path}"
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that the children are stopped."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    # Started in the background by a shell, a program ignores Ctrl-C, and asyncio looks for this.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -52,7 +52,7 @@ def new_app(settings: Settings, tier: str) -> EngineApp:
     app = EngineApp(
         group_of(settings, tier),
         broker=brokers,
-        broker_credentials=_credentials(settings),
+        broker_credentials=credentials(settings),
         store=f"{settings.store}://",
         datadir=datadir,
         Stream=BatchStream,
@@ -82,7 +82,8 @@ def new_app(settings: Settings, tier: str) -> EngineApp:
     return app
 
 
-def _credentials(settings: Settings) -> CredentialsT | None:
+def credentials(settings: Settings) -> CredentialsT | None:
+    """Return how Faust is to speak to the brokers, None where it need not say who it is."""
     context = ssl_context(settings)
     if settings.uses_sasl:
         return SASLCredentials(

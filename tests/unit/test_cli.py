@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+from stream.bench.sizes import FULL
 from stream.cli import run
 from stream.commands.logs import LogFormat
 from stream.formats import FORMATS
@@ -21,6 +22,7 @@ COMMANDS = [
     ["explain"],
     ["forget"],
     ["schema"],
+    *(["bench", figure] for figure in (*FULL, "all")),
 ]
 
 
@@ -61,6 +63,8 @@ def test_the_version_is_the_package_s(capsys):
         (["replay", __file__, "--format", "csv"], "'jsonl', 'amazon'"),
         (["validate", __file__, "--topic", "orders"], "'orders'"),
         (["dead-letters", "list", "--limit", "0"], "'--limit'"),
+        (["bench", "ingest", "--rounds", "0"], "'--rounds'"),
+        (["bench", "nothing"], "'nothing'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -1,0 +1,103 @@
+"""Worker processes to be measured: started, stood still, pinned, and asked for their CPU time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from stream.demo.processes import Child
+from stream.settings import Settings
+from stream.worker import environment
+
+HOST = "127.0.0.1"
+#: A worker that stands still while a backlog is written must not lose its partitions by it.
+SESSION_S = 60.0
+#: Settings that are not as this process has read them, and children read the rest themselves.
+_TOLD = (
+    "broker",
+    "topic_prefix",
+    "partitions",
+    "replication_factor",
+    "state_dir",
+    "store",
+    "instance_id",
+    "session_timeout_s",
+    "commit_interval_s",
+    "metrics_host",
+    "metrics_port",
+)
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def preference_worker(settings: Settings, folder: Path, name: str, port: int) -> Child:
+    """Start a preference process; its metrics are on the port behind ``port``."""
+    own = settings.model_copy(
+        update={
+            "state_dir": folder / name,
+            "instance_id": name,
+            "session_timeout_s": SESSION_S,
+            "metrics_host": HOST,
+            "metrics_port": port,
+        }
+    )
+    command = [sys.executable, "-m", "stream.worker", "preference"]
+    env = {**environment("preference"), **child_environment(own)}
+    return Child(f"worker {name}", command, env, folder / f"{name}.log")
+
+
+def stock_faust(settings: Settings, folder: Path) -> Child:
+    """Start the stock Faust app that counts acts in a table."""
+    own = settings.model_copy(update={"state_dir": folder / "faust"})
+    command = [sys.executable, "-m", "stream.bench.faust_counter"]
+    return Child("Faust app", command, child_environment(own), folder / "faust.log")
+
+
+def whole_worker(settings: Settings, folder: Path, port: int) -> Child:
+    """Start every process of `prefstream worker`; metrics on ``port`` and the two behind it."""
+    own = settings.model_copy(
+        update={"state_dir": folder / "state", "metrics_host": HOST, "metrics_port": port}
+    )
+    command = [sys.executable, "-m", "stream.cli", "worker"]
+    return Child("worker", command, child_environment(own), folder / "worker.log")
+
+
+def url(port: int, path: str) -> str:
+    return f"http://{HOST}:{port}/{path}"
+
+
+def preference_url(port: int, path: str) -> str:
+    """Return a URL of a preference process that was given ``port``."""
+    return url(port + 1, path)
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Return what a child must be told; all else it reads where this process has read it."""
+    return {f"PREFSTREAM_{name.upper()}": str(getattr(settings, name)) for name in _TOLD}
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds that a process has spent so far, all threads, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+@contextmanager
+def standing_still(pids: Sequence[int]) -> Iterator[None]:
+    """Have processes stand still for a while: what is written meanwhile is a backlog to them."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process, all of its threads, on one core."""
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(thread), {core})
