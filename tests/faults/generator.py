@@ -72,6 +72,8 @@ class Mix:
     records: float = 0.0
     #: Of what is not poison: how much goes through the encoder first.
     texts: float = 0.15
+    #: What an impression of an item that is not served yet says is lost, by rule.
+    impressions: bool = True
 
 
 CLEAN = Mix()
@@ -159,7 +161,8 @@ class Shoppers:
             return self.record(user_id)
         if rng.random() < mix.texts:
             return self._text(user_id, mix)
-        return self._act(user_id, mix, rng.choices(list(ACTS), list(ACTS.values()))[0])
+        often = {k: n for k, n in ACTS.items() if mix.impressions or k != "impression"}
+        return self._act(user_id, mix, rng.choices(list(often), list(often.values()))[0])
 
     def _act(self, user_id: str, mix: Mix, kind: str) -> Message:
         rng = self._random

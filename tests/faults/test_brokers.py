@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from faults.cluster import Brokers
+from faults.generator import HOSTILE
 from faults.proxy import Proxy
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka]
@@ -55,7 +57,7 @@ def test_05_a_worker_waits_for_kafka_is_not_ready_and_then_drains(arena):
     with arena.trial("05 Kafka down at start", opened=False) as trial:
         trial.worker.command("topics", "create")
         trial.shop.send(trial.shoppers.catalogue())
-        trial.load(1000)
+        trial.load(1000, replace(HOSTILE, impressions=False))
         arena.one().kill(1)
         try:
             trial.worker.launch()
@@ -66,6 +68,7 @@ def test_05_a_worker_waits_for_kafka_is_not_ready_and_then_drains(arena):
         finally:
             arena.one().start()
         trial.worker.until(trial.worker.ready, "ready", 60)
+        trial.until_served()
         # What was acted on before its item was served is folded by the next act.
         trial.send(trial.shoppers.closing())
 

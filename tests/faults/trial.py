@@ -124,14 +124,15 @@ class Trial:
         return self
 
     def load_catalogue(self) -> None:
-        catalogue = self.shoppers.catalogue()
-        self.shop.send(catalogue)
+        self.shop.send(self.shoppers.catalogue())
         self.shop.send(self.shoppers.records())
         self.shop.flush()
+        self.until_served()
 
+    def until_served(self) -> None:
         def served() -> bool:
             indexed = self.worker.metric("preference", "prefstream_index_items")
-            return indexed == len(catalogue)
+            return indexed == len(self.shoppers.items)
 
         self.worker.until(served, "the catalogue served")
 
