@@ -37,6 +37,8 @@ ENCODER_FAILS = "FAULT_ENCODER_FAILS"
 DEVICE = "FAULT_DEVICE"
 #: The wall clock is this far off, in libfaketime's words ("+1d"); ``faketime`` must be installed.
 CLOCK = "FAULT_CLOCK"
+#: The worker is in trouble with the first batch that holds an event of this user.
+TROUBLE_FOR = "FAULT_TROUBLE_FOR"
 #: The preference agent never returns from a batch that holds an event of this user.
 HANG_FOR = "FAULT_HANG_FOR"
 #: RocksDB's write buffers, of which each partition has two.
@@ -58,6 +60,8 @@ def install() -> None:
         _dump_on_signal(Path(os.environ[DUMPS]), process)
     if process == "preference" and os.environ.get(BUG_FOR):
         _raise_for(os.environ[BUG_FOR])
+    if process == "preference" and os.environ.get(TROUBLE_FOR):
+        _trouble_for(os.environ[TROUBLE_FOR], Path(os.environ[DUMPS]) / "trouble")
     if process == "preference" and os.environ.get(HANG_FOR):
         _hang_for(os.environ[HANG_FOR])
     if process != "encode" and os.environ.get(WRITE_BUFFER_KIB):
@@ -172,6 +176,26 @@ def _raise_for(user_id: str) -> None:
         original(self, *args)
 
     UserDraft.apply = apply  # type: ignore[method-assign]
+
+
+def _trouble_for(user_id: str, once: Path) -> None:
+    if once.exists():
+        return
+    from stream.agents.preferences import Preferences
+
+    original = Preferences.process
+
+    def is_troubled(batch: Sequence[Any]) -> bool:
+        if any(message.key == user_id.encode() for message in batch):
+            once.touch()
+        return once.exists()
+
+    async def process(self: Preferences, batch: Sequence[Any]) -> None:
+        if is_troubled(batch):
+            raise MemoryError("no memory for this batch, says the test")
+        await original(self, batch)
+
+    Preferences.process = process  # type: ignore[method-assign]
 
 
 def _hang_for(user_id: str) -> None:

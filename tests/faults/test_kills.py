@@ -20,7 +20,11 @@ VICTIMS = ("preference", "preference", "encode", "neighbours", None)
 
 def kill_at_random(arena: Arena, store: str, kills: int, seed: int) -> None:
     rng = random.Random(seed)
-    with arena.trial("01 worker killed at random", store=store, seed=seed) as trial:
+    # So many that nobody does more, while the encoder is away, than event ids are remembered.
+    n_users = 40 * kills
+    with arena.trial(
+        "01 worker killed at random", store=store, seed=seed, n_users=n_users
+    ) as trial:
         trial.load(300)
         # To the end, however long a restart takes: without events there is no output to wait for.
         with trial.under_load(per_s=300):
@@ -158,6 +162,20 @@ def test_30_a_worker_that_runs_out_of_memory_is_as_one_killed(arena, store):
                 trial.recovered_s(trial.worker, since=n + 1)
         trial.finish_now(90)
         trial.note = f"exits {[code for _, code in trial.worker.ends]}"
+
+
+def test_30_what_a_worker_in_trouble_could_not_do_is_passed_over_by_nobody(arena, store):
+    with arena.trial(
+        "30 a batch without memory", store=store, inject={"FAULT_TROUBLE_FOR": "u003"}
+    ) as trial:
+        others = [user for user in trial.shoppers.users if user != "u003"]
+        trial.load(300, users=others)
+        sending = trial.load_in_background(4000, per_s=1000)
+        sending.join()
+        trial.worker.until(lambda: bool(trial.worker.ends), "ended", 30)
+        trial.worker.until(trial.worker.ready, "ready", 60)
+        trial.finish_now(60)
+        assert [code for _, code in trial.worker.ends] == [1]
 
 
 def field_of(path: str, name: str) -> str:
