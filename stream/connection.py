@@ -34,7 +34,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     """Return what every aiokafka client is made with: servers, protocol, credentials.
 
     Files are read now: a client keeps what it was made with. Raises AccessRefused when a
-    certificate or key cannot be used.
+    certificate, key or password file cannot be used (any more).
     """
     options: dict[str, Any] = {
         "bootstrap_servers": settings.broker,
@@ -44,8 +44,16 @@ def client_options(settings: Settings) -> dict[str, Any]:
     if settings.uses_sasl:
         options["sasl_mechanism"] = settings.sasl_mechanism
         options["sasl_plain_username"] = settings.sasl_username
-        options["sasl_plain_password"] = settings.password()
+        options["sasl_plain_password"] = password(settings)
     return options
+
+
+def password(settings: Settings) -> str:
+    """Return the user's password in clear; raises AccessRefused when its file cannot be read."""
+    try:
+        return settings.password()
+    except ValueError as error:
+        raise AccessRefused(f"setting {error}") from None
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
@@ -75,8 +83,11 @@ async def refusal(settings: Settings) -> AccessRefused | None:
 
     aiokafka's clients only say that they could not connect, whatever the reason.
     """
-    options = client_options(settings)
     found: AccessRefused | None = None
+    try:
+        options = client_options(settings)
+    except AccessRefused as error:
+        return error
     for server in options.pop("bootstrap_servers").split(","):
         host, _, port = server.strip().rpartition(":")
         try:

@@ -282,6 +282,9 @@ class _Worker:
             await asyncio.sleep(TOPICS_EVERY_S)
             try:
                 problems = await check_topics(self._settings)
+            except AccessRefused as error:  # a file that is being replaced: our clients live on
+                self._readiness.set("broker", False, str(error))
+                continue
             except (KafkaError, OSError, asyncio.TimeoutError) as error:
                 reason = str(await refusal(self._settings) or f"no answer: {error!r}")
                 self._readiness.set("broker", False, reason)

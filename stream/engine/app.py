@@ -14,7 +14,7 @@ from faust.types.auth import CredentialsT
 from faust.types.transports import TransportT
 from yarl import URL
 
-from stream.connection import ssl_context
+from stream.connection import password, ssl_context
 from stream.delivery import SourceMessage
 from stream.engine.batches import BatchStream, source_message
 from stream.engine.lease import Lease
@@ -88,7 +88,7 @@ def credentials(settings: Settings) -> CredentialsT | None:
     if settings.uses_sasl:
         return SASLCredentials(
             username=settings.sasl_username,
-            password=settings.password(),
+            password=password(settings),
             mechanism=settings.sasl_mechanism,
             ssl_context=context,
         )

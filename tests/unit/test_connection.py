@@ -65,6 +65,19 @@ def test_the_password_may_lie_in_a_file(files):
     assert client_options(settings)["ssl_context"] is None
 
 
+async def test_a_password_file_that_has_gone_is_named(files):
+    (files / "password").write_text(SECRET)
+    settings = load_settings(
+        security_protocol="SASL_PLAINTEXT",
+        sasl_username="shop",
+        sasl_password_file=files / "password",
+    )
+    (files / "password").unlink()
+    with pytest.raises(AccessRefused, match=r"sasl_password_file=.*No such file"):
+        client_options(settings)
+    assert "sasl_password_file" in str(await refusal(settings))
+
+
 def test_the_broker_is_looked_at_closely_unless_told_otherwise(files):
     context = ssl_context(secured(files))
     assert context is not None

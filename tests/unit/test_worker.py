@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaConnectionError
 from faust.types import TP
 
 from stream import worker as module
+from stream.connection import AccessRefused
 from stream.engine.app import new_app
 from stream.settings import Settings, load_settings
 from stream.topic_admin import Problem
@@ -70,6 +71,22 @@ async def test_a_topic_that_goes_missing_shows_until_it_is_back(
     with pytest.raises(AllShown):
         await worker._watch_topics()
     assert shown == [["broker", "topics"], [], ["topics"], ["broker", "topics"], []]
+
+
+async def test_a_certificate_that_is_being_replaced_ends_no_watch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = _Worker(load_settings(), "encode")
+    answers: list[Exception] = [AccessRefused("setting ssl_ca_file=gone"), AllShown()]
+
+    async def check_topics(settings: Settings) -> list[Problem]:
+        raise answers.pop(0)
+
+    monkeypatch.setattr(module, "TOPICS_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "check_topics", check_topics)
+    with pytest.raises(AllShown):
+        await worker._watch_topics()
+    assert worker._readiness.checks()["broker"].reason == "setting ssl_ca_file=gone"
 
 
 @pytest.mark.parametrize(
