@@ -27,7 +27,7 @@ from stream.bench.processes import (
 )
 from stream.bench.report import Figure, median_and_spread, number
 from stream.bench.rounds import BenchFailed, OnTurn, Sample, Values, turns
-from stream.bench.sizes import Ingest
+from stream.bench.sizes import Backlog
 from stream.delivery import Output
 from stream.demo.processes import free_ports, why_not_ready
 from stream.engine.app import group_of
@@ -36,12 +36,12 @@ from stream.settings import Settings
 _FLOOR_WITHIN_S = 120.0
 
 
-def measure(size: Ingest, settings: Settings, on_turn: OnTurn) -> Figure:
+def measure(size: Backlog, settings: Settings, on_turn: OnTurn) -> Figure:
     """Have a worker and a Faust app catch up the same backlogs by turns, in topics of their own."""
     return asyncio.run(_measure(size, settings, on_turn))
 
 
-async def _measure(size: Ingest, settings: Settings, on_turn: OnTurn) -> Figure:
+async def _measure(size: Backlog, settings: Settings, on_turn: OnTurn) -> Figure:
     load = Load(size.users, size.items)
     per_cpu_s, per_wall_s, caught = Values(), Values(), list[CaughtUp]()
     async with AsyncExitStack() as stack:
@@ -113,7 +113,7 @@ def _floor(settings: Settings, stored: Stored) -> Read:
 
 
 def _figure(
-    size: Ingest,
+    size: Backlog,
     settings: Settings,
     per_cpu_s: Values,
     per_wall_s: Values,

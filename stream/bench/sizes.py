@@ -7,21 +7,13 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
-class Ingest:
-    """A round is a backlog of ``events`` by ``users`` on ``items``."""
+class Backlog:
+    """What is caught up in a round: ``events`` by ``users`` on ``items``."""
 
     events: int = 50_000
     users: int = 5_000
     items: int = 10_000
     rounds: int = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    events: int = 50_000
-    users: int = 5_000
-    items: int = 10_000
-    rounds: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,26 +68,26 @@ class Growth:
     rounds: int = 3
 
 
-Size = Ingest | Latency | Retrieval | Encoder | State | Growth | Workers
+Size = Backlog | Latency | Retrieval | Encoder | State | Growth
 
 #: In the order in which `all` measures them.
 FULL: Final[dict[str, Size]] = {
-    "ingest": Ingest(),
+    "ingest": Backlog(),
     "latency": Latency(),
     "retrieval": Retrieval(),
     "encoder": Encoder(),
     "state": State(),
     "growth": Growth(),
-    "workers": Workers(),
+    "workers": Backlog(rounds=3),
 }
 QUICK: Final[dict[str, Size]] = {
-    "ingest": Ingest(events=2_000, users=200, items=200, rounds=1),
+    "ingest": Backlog(events=2_000, users=200, items=200, rounds=1),
     "latency": Latency(rate=20, users=64, items=88, seconds=4, warm_up_s=1),
     "retrieval": Retrieval(n=6_000, dim=64, queries=64, singles=10, titles=64, rounds=1),
     "encoder": Encoder(short_texts=32, long_texts=16, singles=3, rounds=1),
     "state": State(users=64, acts=600, items=88),
     "growth": Growth((50, 100), (100, 200), (1, 2), 50, 100, 1, events=200, rounds=1),
-    "workers": Workers(events=2_000, users=200, items=200, rounds=1),
+    "workers": Backlog(events=2_000, users=200, items=200, rounds=1),
 }
 #: These cannot be measured without a broker.
 ON_KAFKA: Final = ("ingest", "latency", "workers")

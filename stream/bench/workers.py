@@ -15,7 +15,7 @@ from stream.bench.load import Load
 from stream.bench.processes import pin, preference_url, preference_worker
 from stream.bench.report import Figure, median_and_spread, number
 from stream.bench.rounds import BenchFailed, OnTurn, Values, turns
-from stream.bench.sizes import Workers
+from stream.bench.sizes import Backlog
 from stream.demo.processes import free_ports, gauge, why_not_ready
 from stream.engine.app import group_of
 from stream.settings import Settings
@@ -25,7 +25,7 @@ _COMMIT_S = 0.1
 _COUNTS = {"one": 1, "two": 2}
 
 
-def measure(size: Workers, settings: Settings, on_turn: OnTurn) -> Figure:
+def measure(size: Backlog, settings: Settings, on_turn: OnTurn) -> Figure:
     """Have one worker and two catch up the same backlogs by turns, in topics of their own."""
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
@@ -36,7 +36,7 @@ def measure(size: Workers, settings: Settings, on_turn: OnTurn) -> Figure:
     return asyncio.run(_measure(size, settings, cores, on_turn))
 
 
-async def _measure(size: Workers, settings: Settings, cores: list[int], on_turn: OnTurn) -> Figure:
+async def _measure(size: Backlog, settings: Settings, cores: list[int], on_turn: OnTurn) -> Figure:
     load, per_s, per_cpu_s = Load(size.users, size.items), Values(), Values()
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prefstream-bench-")))
