@@ -239,6 +239,8 @@ class _Worker:
             await asyncio.sleep(CRASH_POLL_S)
             # A loop that stands still cannot end itself: a thread without Python's lock does it.
             faulthandler.dump_traceback_later(settings.stall_timeout_s, exit=True)
+            if tier.app.lease.given_up:
+                break
             if problem := self._standstill(tier.app):
                 log.error("to be started again: %s", problem)
                 return EXIT_STUCK

@@ -36,6 +36,12 @@ class EngineApp(faust.App):
     #: Told the partition and the number of events that the broker deleted before they were read.
     on_events_lost: Callable[[TP, int], None]
 
+    async def crash(self, reason: BaseException) -> None:
+        # Before anything else: out of memory, even saying so may fail, and Faust starts an agent
+        # again that has failed.
+        self.lease.given_up = True
+        await super().crash(reason)
+
     def _new_transport(self) -> TransportT:
         # ``kafka://`` means Faust's own driver wherever it is looked up by name.
         return EngineTransport(self.conf.broker_consumer, self)
@@ -143,8 +149,8 @@ def add_agent(
 ) -> None:
     """Add the agent that hands the micro-batches of some topics to a stage.
 
-    A stage that raises takes the app down: its events are not acknowledged, and a restarted
-    agent would not be given them again.
+    Whatever fails takes the app down: its events are not acknowledged, and a restarted agent
+    would not be given them again.
     """
     prefix = settings.topic_prefix
     source = app.topic(
@@ -158,13 +164,12 @@ def add_agent(
     )
 
     async def agent(stream: Any) -> None:
-        async for events in stream.batches(max_events or settings.batch_max, wait_s):
-            try:
+        try:
+            async for events in stream.batches(max_events or settings.batch_max, wait_s):
                 await process([source_message(event, prefix) for event in events])
-            except Exception as error:
-                log.exception("agent=%s gives up on a batch of %d events", name, len(events))
-                await app.crash(error)
-                raise
+        except Exception as error:
+            await app.crash(error)
+            raise
 
     agent.__name__ = name
     app.agent(source, name=name)(agent)

@@ -53,6 +53,10 @@ class CommitFailed(RuntimeError):
     """Rows are stored and outputs may not be sent: the worker must restart, and finish."""
 
 
+class WorkerEnds(CommitFailed):
+    """Something failed before, and nothing that comes behind it may be committed."""
+
+
 class _NotOwner(CommitFailed):
     """The partitions may be another worker's by now."""
 
@@ -246,6 +250,8 @@ class Committer:
             raise CommitFailed(f"a commit could not be finished: {error!r}") from error
 
     async def _must_own(self) -> None:
+        if self._lease and self._lease.given_up:
+            raise WorkerEnds("this worker has failed and is about to end")
         if self._lease and not await self._lease.confirmed(self._n_refused):
             raise _NotOwner(
                 "this worker's session has run out: its partitions may have another owner"

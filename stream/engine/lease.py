@@ -4,6 +4,9 @@ The group's coordinator gives a silent member's partitions to another after the 
 process that stood still for longer (SIGSTOP, a suspended machine, a cut network) does not learn of
 it before its next heartbeat is answered, and would go on with what it had begun. So the right to
 write ends by this worker's own clock, before the coordinator's can.
+
+It also ends, for good, with the first failure that nothing in the worker can make good: what comes
+behind a batch that failed must not be committed, or the batch would be passed over.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ class Lease:
 
     When it has run out the coordinator's next answer decides: a broker that was away for longer has
     given nothing to anybody. ``n_refused`` counts the times that it did not know this worker.
+    ``given_up`` is set when the worker is to end.
     """
 
     def __init__(self, session_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,6 +43,7 @@ class Lease:
         self._clock = clock
         self._renewed_s: float | None = None
         self.n_refused = 0
+        self.given_up = False
 
     def held(self) -> bool:
         renewed_s = self._renewed_s

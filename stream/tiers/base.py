@@ -76,7 +76,6 @@ class Background:
         try:
             await coroutine
         except Exception as error:
-            log.exception("a background task failed")
             await self._app.crash(error)
             raise
 

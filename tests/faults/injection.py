@@ -37,8 +37,10 @@ ENCODER_FAILS = "FAULT_ENCODER_FAILS"
 DEVICE = "FAULT_DEVICE"
 #: The wall clock is this far off, in libfaketime's words ("+1d"); ``faketime`` must be installed.
 CLOCK = "FAULT_CLOCK"
-#: The worker is in trouble with the first batch that holds an event of this user.
+#: The worker is out of memory with the first event of this user, and from then on: in the batch it
+#: is of (``fold``), in there and when that is to be told (``telling``), or before (``taking``).
 TROUBLE_FOR = "FAULT_TROUBLE_FOR"
+TROUBLE_AT = "FAULT_TROUBLE_AT"
 #: The preference agent never returns from a batch that holds an event of this user.
 HANG_FOR = "FAULT_HANG_FOR"
 #: RocksDB's write buffers, of which each partition has two.
@@ -61,7 +63,8 @@ def install() -> None:
     if process == "preference" and os.environ.get(BUG_FOR):
         _raise_for(os.environ[BUG_FOR])
     if process == "preference" and os.environ.get(TROUBLE_FOR):
-        _trouble_for(os.environ[TROUBLE_FOR], Path(os.environ[DUMPS]) / "trouble")
+        at = os.environ.get(TROUBLE_AT, "fold")
+        _trouble_for(os.environ[TROUBLE_FOR], Path(os.environ[DUMPS]) / "trouble", at)
     if process == "preference" and os.environ.get(HANG_FOR):
         _hang_for(os.environ[HANG_FOR])
     if process != "encode" and os.environ.get(WRITE_BUFFER_KIB):
@@ -178,24 +181,44 @@ def _raise_for(user_id: str) -> None:
     UserDraft.apply = apply  # type: ignore[method-assign]
 
 
-def _trouble_for(user_id: str, once: Path) -> None:
+def _trouble_for(user_id: str, once: Path, at: str) -> None:
     if once.exists():
         return
+    from faust.app import App
+
     from stream.agents.preferences import Preferences
+    from stream.engine.batches import BatchStream
 
-    original = Preferences.process
+    process, take, crash = Preferences.process, BatchStream._take, App.crash
 
-    def is_troubled(batch: Sequence[Any]) -> bool:
-        if any(message.key == user_id.encode() for message in batch):
-            once.touch()
-        return once.exists()
+    async def no_process(self: Preferences, batch: Sequence[Any]) -> None:
+        _exhaust(once, user_id, batch)
+        await process(self, batch)
 
-    async def process(self: Preferences, batch: Sequence[Any]) -> None:
-        if is_troubled(batch):
-            raise MemoryError("no memory for this batch, says the test")
-        await original(self, batch)
+    def no_take(self: Any, event: Any, batch: list[Any]) -> None:
+        if not once.exists():
+            _exhaust(once, user_id, [event.message])
+        take(self, event, batch)
 
-    Preferences.process = process  # type: ignore[method-assign]
+    async def no_crash(self: Any, reason: BaseException) -> None:
+        if not (once.parent / "told").exists():
+            (once.parent / "told").touch()
+            raise MemoryError("no memory for the crash, says the test")
+        await crash(self, reason)
+
+    if at == "taking":
+        BatchStream._take = no_take  # type: ignore[method-assign]
+    else:
+        Preferences.process = no_process  # type: ignore[method-assign]
+    if at == "telling":
+        App.crash = no_crash  # type: ignore[method-assign]
+
+
+def _exhaust(once: Path, user_id: str, messages: Sequence[Any]) -> None:
+    """Raise with the first message of the user."""
+    if not once.exists() and any(message.key == user_id.encode() for message in messages):
+        once.touch()
+        raise MemoryError("no memory for this, says the test")
 
 
 def _hang_for(user_id: str) -> None:

@@ -164,10 +164,10 @@ def test_30_a_worker_that_runs_out_of_memory_is_as_one_killed(arena, store):
         trial.note = f"exits {[code for _, code in trial.worker.ends]}"
 
 
-def test_30_what_a_worker_in_trouble_could_not_do_is_passed_over_by_nobody(arena, store):
-    with arena.trial(
-        "30 a batch without memory", store=store, inject={"FAULT_TROUBLE_FOR": "u003"}
-    ) as trial:
+@pytest.mark.parametrize("at", ["fold", "taking", "telling"])
+def test_30_what_a_worker_in_trouble_could_not_do_is_passed_over_by_nobody(arena, store, at):
+    inject = {"FAULT_TROUBLE_FOR": "u003", "FAULT_TROUBLE_AT": at}
+    with arena.trial(f"30 no memory for {at}", store=store, inject=inject) as trial:
         others = [user for user in trial.shoppers.users if user != "u003"]
         trial.load(300, users=others)
         sending = trial.load_in_background(4000, per_s=1000)

@@ -406,6 +406,21 @@ async def test_a_worker_that_is_no_owner_stores_nothing_and_sends_nothing(tmp_pa
     assert worker.outbox.sent == []
 
 
+async def test_nothing_is_committed_behind_what_the_worker_failed_at(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, Outbox(), store="rocksdb")
+    committer = owned_by(worker, [True] * 2)
+    await committer.hold({0})
+    await committer.commit([PartitionCommit(0, rows={b"anna": b"row"}, through={"searches": 1})])
+    n_sent = len(worker.outbox.sent)
+    committer._lease.given_up = True
+    with pytest.raises(CommitFailed, match="about to end"):
+        await committer.commit([PartitionCommit(0, rows={b"ben": b"row"}, through={"searches": 9})])
+    assert len(worker.outbox.sent) == n_sent
+    worker.table.data._dbs.clear()
+    kept = Worker(tmp_path, Outbox(), store="rocksdb").table
+    assert kept.rows(0, [b"anna", b"ben"]) == [b"row", None]
+
+
 async def test_what_was_stored_before_the_session_ran_out_is_not_kept(tmp_path: Path) -> None:
     worker = Worker(tmp_path, Outbox(), store="rocksdb")
     committer = owned_by(worker, [True, False])
