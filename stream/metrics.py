@@ -114,6 +114,9 @@ class Metrics:
         self.coalesced = self._counter(
             "recommendations_coalesced_total", "Recommendations left out for a later one's sake."
         )
+        self.put_off = self._gauge(
+            "recommendations_put_off", "Users whose next recommendation is put off."
+        )
         self.cold_starts = self._counter(
             "recommendations_cold_start_total", "Recommendations for users without history."
         )

@@ -18,6 +18,7 @@ from models.recommender import Recommender
 from stream.agents.churn import Churn, ChurnRules
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
+from stream.agents.pace import Pace
 from stream.agents.preferences import Preferences
 from stream.agents.recommending import Publishing, Recommending
 from stream.agents.reports import BatchReport
@@ -100,6 +101,7 @@ class PreferenceStage:
             rules=rules,
             encoder_id=self.encoder.encoder_id,
             failures=self.failures,
+            pace=Pace(s.batch_max, lambda: self.monotonic_s),
             clock=lambda: self.now_ms,
             report=self.reports.append,
         )
@@ -127,7 +129,8 @@ class PreferenceStage:
         """Return what is sent once ``after_ms`` more have passed."""
         self.now_ms += after_ms
         before = len(self.outbox.sent)
-        await self.stage.publish_due()
+        while await self.stage.publish_due():
+            pass
         return self.outbox.sent[before:]
 
     def state(self, user_id: str = "u1", partition: int = 0) -> UserState | None:

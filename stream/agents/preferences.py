@@ -10,6 +10,7 @@ from models.catalogue import Catalogue
 from stream.agents.churn import Churn
 from stream.agents.failures import Failures
 from stream.agents.item_vectors import ItemVectors
+from stream.agents.pace import Pace
 from stream.agents.recommending import Recommending
 from stream.agents.reports import BatchReport, Report
 from stream.agents.work import Work
@@ -47,6 +48,7 @@ class Preferences:
         rules: Rules,
         encoder_id: str,
         failures: Failures,
+        pace: Pace,
         clock: Callable[[], int],
         report: Report,
     ) -> None:
@@ -59,6 +61,7 @@ class Preferences:
         self._rules = rules
         self._encoder_id = encoder_id
         self._failures = failures
+        self._pace = pace
         self._clock = clock
         self._report = report
         self._turn = asyncio.Lock()
@@ -67,25 +70,28 @@ class Preferences:
         """Fold a micro-batch; return when its state and outputs have arrived."""
         async with self._turn:
             started = perf_counter()
+            self._pace.took(len(batch))
             work = Work(BatchReport("batch", len(batch)))
             self._take_in(batch, work)
             work.load(self._table)
             self._fold(work)
             work.report.seconds["fold"] = perf_counter() - started
             now_ms = self._clock()
-            due = self._recommending.due(work, now_ms)
+            due = self._recommending.due(work, now_ms, self._pace.room_for_batch())
             self._churn.assess_active(work, now_ms)
             await self._recommending.publish(due, work, now_ms, self._as_of(work, now_ms))
             await self._commit(work)
             work.report.seconds["batch"] = perf_counter() - started
         self._report(work.report)
 
-    async def publish_due(self) -> None:
-        """Publish the recommendations that were put off until now."""
-        users = self._recommending.put_off.pop(self._clock()) if len(self._catalogue) else []
-        if not users:
-            return
+    async def publish_due(self) -> bool:
+        """Publish recommendations that were put off until now; False when there was none to."""
+        if not len(self._catalogue) or not self.n_put_off:
+            return False
         async with self._turn:
+            users = self._recommending.put_off.pop(self._clock(), self._pace.room_for_waiting())
+            if not users:
+                return False
             held = self._committer.partitions
             work = Work(BatchReport("due", len(users)))
             work.load(self._table, [who for who in users if who[0] in held])
@@ -94,6 +100,12 @@ class Preferences:
             await self._recommending.publish(due, work, now_ms, self._as_of(work, now_ms))
             await self._commit(work)
         self._report(work.report)
+        return True
+
+    @property
+    def n_put_off(self) -> int:
+        """Return for how many users a recommendation is put off."""
+        return len(self._recommending.put_off)
 
     async def assess_silent(self) -> None:
         """Assess the next slice of users for churn, whether they did anything or not."""

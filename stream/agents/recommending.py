@@ -47,6 +47,9 @@ class DueUsers:
         self._heap: list[tuple[int, int, str]] = []
         self._due_ms: dict[tuple[int, str], int] = {}
 
+    def __len__(self) -> int:
+        return len(self._due_ms)
+
     def put(self, partition: int, user_id: str, due_ms: int) -> None:
         """Put a user off until ``due_ms``; an earlier time that was set stays."""
         known = self._due_ms.get((partition, user_id))
@@ -54,11 +57,15 @@ class DueUsers:
             self._due_ms[partition, user_id] = due_ms
             heapq.heappush(self._heap, (due_ms, partition, user_id))
 
-    def pop(self, now_ms: int) -> list[tuple[int, str]]:
-        """Return the (partition, user) whose time has come, earliest first."""
+    def pop(self, now_ms: int, limit: int) -> list[tuple[int, str]]:
+        """Return up to ``limit`` (partition, user) whose time has come, earliest first."""
+        if now_ms < self._popped_ms:
+            self._due_ms = {who: min(due_ms, now_ms) for who, due_ms in self._due_ms.items()}
+            self._heap = [(due_ms, *who) for who, due_ms in self._due_ms.items()]
+            heapq.heapify(self._heap)
+        self._popped_ms = now_ms
         users: list[tuple[int, str]] = []
-        is_set_back, self._popped_ms = now_ms < self._popped_ms, now_ms
-        while self._heap and (is_set_back or self._heap[0][0] <= now_ms):
+        while self._heap and self._heap[0][0] <= now_ms and len(users) < limit:
             due_ms, partition, user_id = heapq.heappop(self._heap)
             if self._due_ms.get((partition, user_id)) == due_ms:
                 del self._due_ms[partition, user_id]
@@ -89,8 +96,11 @@ class Recommending:
         self._publishing = publishing
         self.put_off = DueUsers()
 
-    def due(self, work: Work, now_ms: int) -> list[UserDraft]:
-        """Return the drafts whose recommendation goes out now; put the other triggered ones off."""
+    def due(self, work: Work, now_ms: int, room: int) -> list[UserDraft]:
+        """Return the drafts whose recommendation goes out now, up to ``room`` of them.
+
+        The other triggered ones are put off.
+        """
         due: list[UserDraft] = []
         for draft in work.drafts:
             trigger = self._open_trigger(draft)
@@ -98,8 +108,12 @@ class Recommending:
                 continue
             work.report.n_coalesced += draft.state.pending is not None
             draft.update(pending=trigger)
-            if self._is_due_or_put_off(draft, now_ms):
+            if not self._is_due_or_put_off(draft, now_ms):
+                continue
+            if len(due) < room:
                 due.append(draft)
+            else:
+                self.put_off.put(draft.partition, draft.user_id, now_ms)
         return due
 
     def still_due(self, work: Work, now_ms: int) -> list[UserDraft]:

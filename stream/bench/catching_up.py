@@ -30,13 +30,17 @@ Stored = dict[int, tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class CaughtUp:
-    """One backlog: where it lay, and what its processes spent until all of it was committed."""
+    """One backlog: where it lay, and what its processes spent until all of it was committed.
+
+    ``n_lists`` were made of it, most of them afterwards; ``whole_cpu_s`` goes on until then.
+    """
 
     stored: Stored
     n_events: int
     n_lists: int
     cpu_s: float
     wall_s: float
+    whole_cpu_s: float
 
 
 class Side:
@@ -73,8 +77,8 @@ class Side:
     async def catch_up(self, acts: Sequence[Output]) -> CaughtUp:
         """Store a backlog while the processes stand still, then let them go at it.
 
-        The CPU time is exact whenever we look, since a process that waits spends none; the wall
-        time ends with the last commit. Raises BenchFailed when an act was given up on.
+        The clock stops with the last commit; what is left to do then is waited for. Raises
+        BenchFailed when an act was given up on.
         """
         before, lists_before = await self._ends(self._clicks), await self._ends(self._lists)
         with standing_still([child.pid for child in self.children]):
@@ -88,9 +92,11 @@ class Side:
         wall_s, spent_s = time.monotonic() - started_s, self._cpu_s() - cpu_before_s
         if any((await self._ends(self._dead)).values()):
             raise BenchFailed(f"{self._names()} could not process what it was given")
+        await self.at_rest()
+        whole_s = self._cpu_s() - cpu_before_s
         n_lists = sum((await self._ends(self._lists)).values()) - sum(lists_before.values())
         stored = {number: (before[number], after[number]) for number in after}
-        return CaughtUp(stored, len(acts), n_lists, spent_s, wall_s)
+        return CaughtUp(stored, len(acts), n_lists, spent_s, wall_s, whole_s)
 
     async def ready(self, holds: Callable[[], bool]) -> None:
         """Wait until something holds of the processes; raises ChildFailed when one ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from stream.worker import CONDITIONS
 
 #: Longer than any micro-batch takes, on however busy a machine: the lease is renewed before each.
 _SESSION_S = 300.0
+_LOOK_S = 0.01
 #: Catalogue messages applied at once.
 _CATALOGUE_BATCH = 3_000
 
@@ -90,7 +92,10 @@ class Stage:
         return found
 
     async def process(self, messages: Sequence[SourceMessage]) -> float:
-        """Process messages in full micro-batches; return the CPU seconds that it took."""
+        """Process messages in full micro-batches; return the CPU seconds that it took.
+
+        Lists are made by ``answer``, but for those of a last batch that is not full.
+        """
         n_batch = self.settings.batch_max
         spent_s = 0.0
         for start in range(0, len(messages), n_batch):
@@ -98,6 +103,19 @@ class Stage:
             started_s = process_time()
             await self._tier._preferences.process(messages[start : start + n_batch])
             spent_s += process_time() - started_s
+        return spent_s
+
+    async def answer(self) -> float:
+        """Make the lists that are put off; return the CPU seconds that it took."""
+        preferences = self._tier._preferences
+        spent_s = 0.0
+        while preferences.n_put_off:
+            await self._renew_lease()
+            started_s = process_time()
+            is_done = not await preferences.publish_due()
+            spent_s += process_time() - started_s
+            if is_done:  # put off by the interval between two lists of a shopper
+                await asyncio.sleep(_LOOK_S)
         return spent_s
 
     async def _renew_lease(self) -> None:

@@ -49,8 +49,6 @@ async def _measure(size: Backlog, settings: Settings, cores: list[int], on_turn:
         acts = load.acts(size.events)
         for side in sides.values():
             await side.catch_up(acts)
-        for side in sides.values():
-            await side.at_rest()
         for name, _ in turns(list(sides), size.rounds, on_turn):
             if name == "one":
                 acts = load.acts(size.events)

@@ -17,6 +17,7 @@ from models.weights import encoder_id, resolve
 from stream.agents.churn import TICK_S, Churn, ChurnRules
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
+from stream.agents.pace import Pace
 from stream.agents.preferences import Preferences
 from stream.agents.recommending import Publishing, Recommending
 from stream.catalog import CatalogFollower
@@ -88,6 +89,7 @@ class PreferenceTier:
             rules=rules,
             encoder_id=self._encoder_id,
             failures=failures,
+            pace=Pace(settings.batch_max, time.monotonic),
             clock=wall_clock_ms,
             report=reporter(parts.metrics, parts.dead_letters, wall_clock_ms),
         )
@@ -108,13 +110,18 @@ class PreferenceTier:
         await self._follower.caught_up()
         self._background.start(self._follower.watch())
         self._parts.readiness.set("catalogue_caught_up", True)
-        self._background.start(self._tick(self._preferences.publish_due, DUE_TICK_S))
+        self._background.start(self._publish_due())
         self._background.start(self._tick(self._preferences.assess_silent, TICK_S))
         self._background.start(self._tick(self._show, GAUGES_TICK_S))
 
     async def stop(self) -> None:
         await self._background.stop()
         await self._follower.stop()
+
+    async def _publish_due(self) -> None:
+        while True:
+            if not await self._preferences.publish_due():
+                await asyncio.sleep(DUE_TICK_S)
 
     @staticmethod
     async def _tick(step: Any, every_s: float) -> None:
@@ -148,6 +155,7 @@ class PreferenceTier:
     async def _show(self) -> None:
         metrics, catalogue, follower = self._parts.metrics, self._catalogue, self._follower
         metrics.show_index(len(catalogue), catalogue.n_vectors, catalogue.version, wall_clock_ms())
+        metrics.put_off.set(self._preferences.n_put_off)
         for topic, lag in follower.lag.items():
             metrics.follower_lag.labels(topic).set(lag)
         metrics.count_refused_vectors("encoder", follower.refused_vectors - self._n_refused)

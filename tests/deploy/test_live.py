@@ -39,6 +39,7 @@ def touch(metrics: Metrics, second: int) -> None:
             pass
     metrics.count_recommended(["popular", "taken_together"])
     metrics.coalesced.inc(3)
+    metrics.put_off.set(7)
     metrics.cold_starts.inc()
     metrics.count_churn_risk("high", "timer")
     metrics.churn_assessments.labels("timer").inc(4)

@@ -15,12 +15,23 @@ from confluent_kafka.admin import AdminClient
 
 BENCH = [sys.executable, "-m", "stream.cli", "bench"]
 VALUES = {
-    "ingest": {"ours_eps", "faust_eps", "floor_eps", "ratio_vs_faust", "share_of_floor"},
+    "ingest": {
+        "ours_eps",
+        "ours_eps_with_lists",
+        "faust_eps",
+        "floor_eps",
+        "ratio_vs_faust",
+        "share_of_floor",
+    },
     "latency": {"events_per_s", "p50_ms", "p99_ms"},
     "retrieval": {"n", "dim", "recall_at_100", "qps", "p50_ms"},
     "encoder": {"short_ratio", "long_ratio", "min_cosine", "single_ms"},
     "state": {"bytes_per_user"},
-    "growth": {"users", "items", "partitions"},
+    "growth": {
+        f"{axis}_{what}"
+        for axis in ("users", "items", "partitions")
+        for what in ("event_us", "list_us")
+    },
     "workers": {"two_over_one"},
 }
 VERSIONS = {"python", "faust", "aiokafka", "torch", "faiss", "numpy", "kafka"}

@@ -22,10 +22,10 @@ def test_users_come_when_their_time_has_come_earliest_first() -> None:
     due.put(0, "late", 300)
     due.put(1, "early", 100)
     due.put(0, "middle", 200)
-    assert due.pop(99) == []
-    assert due.pop(200) == [(1, "early"), (0, "middle")]
-    assert due.pop(1000) == [(0, "late")]
-    assert due.pop(1000) == []
+    assert due.pop(99, 9) == []
+    assert due.pop(200, 9) == [(1, "early"), (0, "middle")]
+    assert due.pop(1000, 9) == [(0, "late")]
+    assert due.pop(1000, 9) == []
 
 
 def test_a_user_put_off_twice_comes_once_at_the_earlier_time() -> None:
@@ -33,28 +33,28 @@ def test_a_user_put_off_twice_comes_once_at_the_earlier_time() -> None:
     due.put(0, "u1", 300)
     due.put(0, "u1", 100)
     due.put(0, "u1", 200)
-    assert due.pop(100) == [(0, "u1")]
-    assert due.pop(1000) == []
+    assert due.pop(100, 9) == [(0, "u1")]
+    assert due.pop(1000, 9) == []
 
 
 def test_a_user_may_be_put_off_again_after_having_come() -> None:
     due = DueUsers()
     due.put(0, "u1", 100)
-    due.pop(100)
+    due.pop(100, 9)
     due.put(0, "u1", 300)
-    assert due.pop(200) == []
-    assert due.pop(300) == [(0, "u1")]
+    assert due.pop(200, 9) == []
+    assert due.pop(300, 9) == [(0, "u1")]
 
 
 def test_when_the_clock_is_set_back_everyones_time_has_come() -> None:
     due = DueUsers()
-    due.pop(NOW_MS)
+    due.pop(NOW_MS, 9)
     due.put(0, "u1", NOW_MS + 100)
     due.put(0, "u2", NOW_MS + 200)
-    assert due.pop(NOW_MS - 86_400_000) == [(0, "u1"), (0, "u2")]
+    assert due.pop(NOW_MS - 86_400_000, 9) == [(0, "u1"), (0, "u2")]
     due.put(0, "u1", NOW_MS - 86_399_000)
-    assert due.pop(NOW_MS - 86_399_500) == []
-    assert due.pop(NOW_MS - 86_399_000) == [(0, "u1")]
+    assert due.pop(NOW_MS - 86_399_500, 9) == []
+    assert due.pop(NOW_MS - 86_399_000, 9) == [(0, "u1")]
 
 
 def test_the_same_name_in_two_partitions_is_two_users() -> None:
@@ -62,7 +62,7 @@ def test_the_same_name_in_two_partitions_is_two_users() -> None:
     due.put(0, "u1", 100)
     due.put(1, "u1", 100)
     due.drop({0})
-    assert due.pop(100) == [(1, "u1")]
+    assert due.pop(100, 9) == [(1, "u1")]
 
 
 def test_a_dropped_partition_that_comes_back_begins_anew() -> None:
@@ -70,8 +70,8 @@ def test_a_dropped_partition_that_comes_back_begins_anew() -> None:
     due.put(0, "u1", 100)
     due.drop({0})
     due.put(0, "u1", 500)
-    assert due.pop(499) == []
-    assert due.pop(500) == [(0, "u1")]
+    assert due.pop(499, 9) == []
+    assert due.pop(500, 9) == [(0, "u1")]
 
 
 def test_a_recommendation_is_due_once_the_interval_is_over() -> None:
