@@ -12,7 +12,6 @@ dropped; an order placed around UTC midnight counts twice.
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
 DAY_MS = 86_400_000
@@ -23,8 +22,6 @@ SHORT_HALF_LIFE_MS = 7 * DAY_MS
 LONG_HALF_LIFE_MS = 60 * DAY_MS
 
 _WINDOW = (1 << WINDOW_DAYS) - 1
-_LAYOUT = struct.Struct(f"<4q5Q4d{WINDOW_DAYS // 8}s")
-ACTIVITY_BYTES = _LAYOUT.size
 
 
 class Activity(NamedTuple):
@@ -118,16 +115,3 @@ def _add_day(days: int, newest: int, day: int) -> int:
         return (days | 1 << -ahead) & _WINDOW if ahead > -WINDOW_DAYS else days
     # A jump past the window leaves nothing; shifting that far would only build a huge number.
     return (days << ahead | 1) & _WINDOW if ahead < WINDOW_DAYS else 1
-
-
-def to_bytes(activity: Activity) -> bytes:
-    """Return ACTIVITY_BYTES bytes; exact."""
-    return _LAYOUT.pack(*activity[:-1], activity.purchase_days.to_bytes(WINDOW_DAYS // 8, "little"))
-
-
-def from_bytes(raw: bytes) -> Activity:
-    """Read what ``to_bytes`` wrote; raise ValueError when the length is another."""
-    if len(raw) != ACTIVITY_BYTES:
-        raise ValueError(f"expected {ACTIVITY_BYTES} bytes of activity, got {len(raw)}")
-    *fields, days = _LAYOUT.unpack(raw)
-    return Activity._make((*fields, int.from_bytes(days, "little")))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from models.activity import Activity, from_bytes
+from models.activity import Activity
 from models.churn import ChurnModel
 from stream.agents.work import Work
 from stream.core.churn import (
@@ -19,6 +19,7 @@ from stream.core.churn import (
     next_slice,
 )
 from stream.core.drafts import UserDraft, user_key
+from stream.core.user_rows import from_row
 from stream.core.user_state import is_long_gone
 from stream.engine.commits import Committer, Effect
 from stream.engine.table import PartitionTable
@@ -100,7 +101,7 @@ class Churn:
             lambda after, limit: table.scan(partition, after or b"", limit),
         )
         walk.last_s = now_s
-        drafts = [UserDraft.load(key.decode(), partition, row, None) for key, row in rows]
+        drafts = [UserDraft.load(key.decode(), partition, from_row(row), None) for key, row in rows]
         for draft in drafts:
             work.add(draft)
         now_ms = assessment_window(self.now(partition, wall_ms), self._rules.assess_s)
@@ -123,7 +124,7 @@ class Churn:
 
     def _count(self, partition: int, drafts: Sequence[UserDraft]) -> None:
         if partition in self._walks:
-            new = sum(not draft.loaded.activity for draft in drafts)
+            new = sum(draft.loaded.activity is None for draft in drafts)
             self._walks[partition].n_users += new
 
     def now(self, partition: int, wall_ms: int, newest_ms: int = 0) -> int:
@@ -139,15 +140,16 @@ class Churn:
         now_ms: int,
         cause: Literal["event", "timer"],
     ) -> None:
-        drafts = [draft for draft in drafts if draft.state.activity]
-        activities: list[Activity] = [from_bytes(draft.state.activity) for draft in drafts]
+        known = [(draft, draft.state.activity) for draft in drafts]
+        drafts = [draft for draft, activity in known if activity is not None]
+        activities: list[Activity] = [activity for _, activity in known if activity is not None]
         assessments = self._model.predict(activities, now_ms, self._rules.horizon_days)
         work.report.n_assessed[cause] += len(drafts)
         for draft, activity, assessment in zip(drafts, activities, assessments, strict=True):
             change = decide(assessment.probability, draft.state.band, self._rules.thresholds)
             if change is None:
                 continue
-            draft.update(band=change.band)
+            draft.is_assessed(change.band)
             trigger = self._trigger(draft)
             assessed = AssessedUser(draft.user_id, activity, assessment, now_ms, self._model.name)
             risk = churn_risk(assessed, change, self._rules.assess_s, trigger)

@@ -17,13 +17,14 @@ from stream.agents.work import Work
 from stream.core.drafts import UserDraft, user_key
 from stream.core.events import BadEvent
 from stream.core.intake import intake
-from stream.core.item_state import in_parts, pairs_by_partition, touches_of
+from stream.core.item_state import pairs_by_partition, to_messages, touches_of
+from stream.core.state_cache import StateCache
 from stream.core.user_rows import has_pending
 from stream.core.user_state import STAMP_BYTES, Rules
 from stream.delivery import Sender, SourceMessage
 from stream.engine.commits import Committer, Effect
 from stream.engine.table import CONTROL, PartitionTable
-from stream.messages import BadDerived, ItemTouch, to_message
+from stream.messages import BadDerived, ItemTouch
 from stream.topics import CHURN_RISK, ITEM_PAIRS, RECOMMENDATIONS
 
 #: Rows looked at between two breaths of the event loop when a partition is taken over.
@@ -64,6 +65,7 @@ class Preferences:
         self._pace = pace
         self._clock = clock
         self._report = report
+        self._states = StateCache()
         self._turn = asyncio.Lock()
 
     async def process(self, batch: Sequence[SourceMessage]) -> None:
@@ -73,7 +75,7 @@ class Preferences:
             self._pace.took(len(batch))
             work = Work(BatchReport("batch", len(batch)))
             self._take_in(batch, work)
-            work.load(self._table)
+            work.load(self._table, self._states)
             self._fold(work)
             work.report.seconds["fold"] = perf_counter() - started
             now_ms = self._clock()
@@ -94,7 +96,7 @@ class Preferences:
                 return False
             held = self._committer.partitions
             work = Work(BatchReport("due", len(users)))
-            work.load(self._table, [who for who in users if who[0] in held])
+            work.load(self._table, self._states, [who for who in users if who[0] in held])
             now_ms = self._clock()
             due = self._recommending.still_due(work, now_ms)
             await self._recommending.publish(due, work, now_ms, self._as_of(work, now_ms))
@@ -178,9 +180,7 @@ class Preferences:
         items = (item for draft in work.drafts for item in draft.items())
         vectors = ItemVectors(self._catalogue, items)
         for draft in work.drafts:
-            topics = {taken.message.topic for taken in draft.taken}
-            covered = {topic: self._committer.through(draft.partition, topic) for topic in topics}
-            draft.apply(vectors, self._rules, covered)
+            draft.apply(vectors, self._rules, self._committer.covered(draft.partition))
             for taken, outcome in zip(draft.taken, draft.outcomes, strict=True):
                 work.report.count(taken.message.topic, outcome)
             work.report.n_future += draft.n_future
@@ -205,6 +205,9 @@ class Preferences:
             ]
         started = perf_counter()
         await self._committer.commit(commits)
+        for draft in work.drafts:
+            if draft.row is not None:
+                self._states.put((draft.partition, draft.user_id), draft.row, draft.state)
         work.report.seconds["publish"] = perf_counter() - started
 
     def _pairs(self, partition: int, work: Work) -> list[Effect]:
@@ -227,9 +230,9 @@ class Preferences:
             sequence=self._committer.next_sequence(partition),
         )
         return [
-            Effect("", ITEM_PAIRS.name, None, to_message(part), number)
+            Effect("", ITEM_PAIRS.name, None, message, number)
             for number, pairs in messages.items()
-            for part in in_parts(pairs)
+            for message in to_messages(pairs)
         ]
 
 

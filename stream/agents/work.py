@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from stream.agents.reports import BatchReport
 from stream.core.drafts import UserDraft, erasure_key, user_key
 from stream.core.intake import Taken
+from stream.core.state_cache import StateCache
 from stream.engine.commits import PartitionCommit
 from stream.engine.table import PartitionTable
 
@@ -41,7 +42,9 @@ class Work:
         """Add a message; those of one user stay in order."""
         self._taken.setdefault((taken.message.partition, taken.user_id), []).append(taken)
 
-    def load(self, table: PartitionTable, others: Iterable[tuple[int, str]] = ()) -> None:
+    def load(
+        self, table: PartitionTable, states: StateCache, others: Iterable[tuple[int, str]] = ()
+    ) -> None:
         """Read the users of the messages taken, and ``others``, from the table."""
         by_partition: dict[int, list[str]] = {}
         for partition, user_id in dict.fromkeys([*self._taken, *others]):
@@ -53,9 +56,11 @@ class Work:
             marks = table.rows(partition, [erasure_key(user_id) for user_id in new])
             erasures = dict(zip(new, marks, strict=True))
             for user_id, row in zip(user_ids, rows, strict=True):
-                draft = UserDraft.load(user_id, partition, row, erasures.get(user_id))
-                draft.taken = self._taken.get((partition, user_id), [])
-                self._drafts[partition, user_id] = draft
+                who = partition, user_id
+                state = states.state_of(who, row)
+                draft = UserDraft.load(user_id, partition, state, erasures.get(user_id))
+                draft.taken = self._taken.get(who, [])
+                self._drafts[who] = draft
 
     def add(self, draft: UserDraft) -> None:
         self._drafts[draft.partition, draft.user_id] = draft

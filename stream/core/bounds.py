@@ -20,7 +20,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from models.packed_vector import PackedSum
-from stream.core.user_rows import to_row
+from stream.core.user_rows import Body, longest, to_body
 from stream.core.user_state import (
     NO_PERIOD,
     PERIOD_MS,
@@ -112,9 +112,9 @@ def bounded(
     vectors: Mapping[str, Vector],
     rules: Rules,
     trigger: Trigger | None,
-) -> tuple[UserState, bool]:
-    """Return the state with ``added`` in it, cut to the counts and the bytes of the rules; and
-    whether the bytes made that necessary.
+) -> tuple[UserState, Body, bool]:
+    """Return the state with ``added`` in it, cut to the counts and the bytes of the rules; the
+    body of its row; and whether the bytes made a cut necessary.
 
     ``trigger`` is what the row may have to hold as pending on top.
     """
@@ -132,17 +132,17 @@ class _Bounding:
     vectors: Mapping[str, Vector]
     rules: Rules
 
-    def cut(self, state: UserState, pending: Trigger | None) -> tuple[UserState, bool]:
-        room = self.rules.max_state_bytes - STAMP_BYTES
-        if _at_most(state, pending) <= room or (n_bytes := _n_bytes(state, pending)) <= room:
-            return state, False
+    def cut(self, state: UserState, pending: Trigger | None) -> tuple[UserState, Body, bool]:
+        room, body = self.rules.max_state_bytes - STAMP_BYTES, to_body(state)
+        if longest(body, state, pending) <= room:
+            return state, body, False
         for step in _STEPS:
-            while (over := n_bytes - room + _SLACK_BYTES) > 0:
+            while (over := longest(body, state, pending) - room + _SLACK_BYTES) > 0:
                 shorter = self._give_way(state, step, over)
                 if shorter is None:
                     break
-                state, n_bytes = shorter, _n_bytes(shorter, pending)
-        return state, True
+                state, body = shorter, to_body(shorter)
+        return state, body, True
 
     def _give_way(self, state: UserState, step: tuple[str, int], over: int) -> UserState | None:
         what, least = step
@@ -166,6 +166,8 @@ class _Bounding:
     def keep(self, state: UserState, n_acts: int, n_texts: int) -> UserState:
         """Return the state with its newest acts and searches; what leaves them goes where it
         belongs, and so does what was added."""
+        if len(state.acts) <= n_acts and len(state.texts) <= n_texts and self.added.vector is None:
+            return state
         gone = state.acts[: max(len(state.acts) - n_acts, 0)]
         gone_texts = state.texts[: max(len(state.texts) - n_texts, 0)]
         if any(a.item_id in self.vectors for a in gone if not a.folded) or not all(
@@ -198,13 +200,15 @@ class _Bounding:
         return replace(state, acts=tuple(acts), texts=texts)
 
     def _faded(self, state: UserState, gone: tuple[Act, ...]) -> tuple[Faded, ...]:
-        newest_ms = max((act.event_time_ms for act in state.acts), default=0)
-        oldest = int(newest_ms - self.rules.purchase_exclusion_ms) // PERIOD_MS
         left = [
             (act.event_time_ms // PERIOD_MS if act.kind == "purchase" else NO_PERIOD, act.item_id)
             for act in gone
             if act.kind in ("purchase", "dislike")
         ]
+        if not left and not state.faded:
+            return ()
+        newest_ms = state.acts[-1].event_time_ms if state.acts else 0
+        oldest = int(newest_ms - self.rules.purchase_exclusion_ms) // PERIOD_MS
         faded = fade(state.faded, left) if left else state.faded
         return tuple(f for f in faded if f.period >= oldest or f.period == NO_PERIOD)
 
@@ -217,25 +221,3 @@ def _shorter(faded: tuple[Faded, ...], least_bits: int) -> tuple[Faded, ...] | N
             shorter = Faded(one.period, ids.bits, ids.raw)
             return tuple(sorted(shorter if f is one else f for f in faded))
     return None
-
-
-def _at_most(state: UserState, pending: Trigger | None) -> int:
-    """Return a length that the row does not exceed, without writing it."""
-    words = [state.seen_region, state.stated.region, state.stated.locale, state.stated.interests]
-    words += [text.text for text in state.texts]
-    words += [act.item_id for act in state.acts]
-    words.append(pending.event_id if pending else None)
-    n_bytes = len("".join(filter(None, words)).encode())
-    n_bytes += len(state.event_ids) + len(state.stated.interests_vector)
-    n_bytes += sum(len(text.vector) + 32 for text in state.texts)
-    n_bytes += sum(len(f.raw) + 10 for f in state.faded)
-    if state.long is not None:
-        n_bytes += len(state.long.values) + len(state.long.steps) + 32
-    # Each act: 3 bytes about its id, 9 of time, 2 of kind, 2 of place, 20 if no other is like it.
-    n_kinds = len({(act.kind, act.weight) for act in state.acts})
-    return n_bytes + 16 * len(state.acts) + 24 * n_kinds + 300
-
-
-def _n_bytes(state: UserState, pending: Trigger | None) -> int:
-    """Return the length of the row, as long as it can be before the next event is folded."""
-    return len(to_row(replace(state, pending=pending, recommended_ms=0, band="medium")))

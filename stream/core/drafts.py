@@ -12,9 +12,9 @@ import msgspec
 from stream.core.events import User
 from stream.core.fold import Outcome, Sourced, Touch, fold, items_of
 from stream.core.intake import Erasure, Taken
-from stream.core.user_rows import from_row, to_row
+from stream.core.user_rows import Body, row_of, to_row
 from stream.core.user_state import SOURCES, Rules, Stated, UserState, Vector
-from stream.messages import Trigger
+from stream.messages import Band, Trigger
 
 #: What became of an event; "erased" is one of a user who asked to be forgotten.
 EventOutcome = Outcome | Literal["erased"]
@@ -50,15 +50,18 @@ class UserDraft:
     covered_trigger: Trigger | None = None
     erased_now: bool = False
     expired_now: bool = False
+    #: Of the row to store, as the last fold left it; None when nothing was folded.
+    body: Body | None = None
+    #: The row to store, once it is made.
+    row: bytes | None = None
     n_future: int = 0
     is_trimmed: bool = False
 
     @classmethod
     def load(
-        cls, user_id: str, partition: int, row: bytes | None, erasure: bytes | None
+        cls, user_id: str, partition: int, state: UserState, erasure: bytes | None
     ) -> UserDraft:
-        """Start from the stored row and the stored mark of an erasure, if there are any."""
-        state = UserState() if row is None else from_row(row)
+        """Start from what is known of a user, and the stored mark of an erasure if there is one."""
         return cls(
             user_id=user_id,
             partition=partition,
@@ -111,7 +114,8 @@ class UserDraft:
         self.outcomes.append("folded")
         if erasure.offset <= self._erased_through():
             return
-        self.state, self.erased_at, self.erased_now = UserState(), erasure.offset, True
+        self.state, self.body = UserState(), None
+        self.erased_at, self.erased_now = erasure.offset, True
         self.touches, self.trigger, self.covered_trigger = [], None, None
 
     def _erased_through(self) -> int:
@@ -132,13 +136,13 @@ class UserDraft:
         new = [t for t in taken if t.message.offset > covered.get(t.message.topic, -1)]
         if old:
             folded = fold(self.state, self._events(old), vectors, rules)
-            self.state = folded.state
+            self.state, self.body = folded.state, folded.body
             self.outcomes += folded.outcomes
             self.covered_trigger = folded.trigger
             self.is_trimmed |= folded.is_trimmed
         if new:
             folded = fold(self.state, self._events(new), vectors, rules)
-            self.state = folded.state
+            self.state, self.body = folded.state, folded.body
             self.outcomes += folded.outcomes
             self.touches += folded.touches
             self.trigger = folded.trigger or self.trigger
@@ -159,12 +163,19 @@ class UserDraft:
     def publishable(self) -> bool:
         return self.erased_at is None and self.state.stated.personalize
 
-    def update(self, **fields: object) -> None:
-        self.state = msgspec.structs.replace(self.state, **fields)
+    def is_due(self, trigger: Trigger) -> None:
+        """Note what the next recommendation is due to."""
+        self.state = msgspec.structs.replace(self.state, pending=trigger)
+
+    def is_answered(self, now_ms: int) -> None:
+        self.state = msgspec.structs.replace(self.state, pending=None, recommended_ms=now_ms)
+
+    def is_assessed(self, band: Band) -> None:
+        self.state = msgspec.structs.replace(self.state, band=band)
 
     def expire(self) -> None:
         """Forget a user long gone, but for what the shop states: that is not told again."""
-        self.expired_now = True
+        self.expired_now, self.body = True, None
         self.state = UserState(offsets=self.state.offsets, stated=self.state.stated)
 
     def rows(self) -> dict[bytes, bytes | None]:
@@ -173,13 +184,16 @@ class UserDraft:
         if self.expired_now and self.state.stated == Stated():
             rows[user_key(self.user_id)] = None
         elif self.erased_at is None and self.state is not self.loaded:
-            rows[user_key(self.user_id)] = to_row(self.state)
+            rows[user_key(self.user_id)] = self.row = self._row()
             if self.erased_before:
                 rows[erasure_key(self.user_id)] = None
         elif self.erased_at is not None and self.erased_now:
             rows[user_key(self.user_id)] = None
             rows[erasure_key(self.user_id)] = b"%d" % self.erased_at
         return rows
+
+    def _row(self) -> bytes:
+        return to_row(self.state) if self.body is None else row_of(self.body, self.state)
 
 
 def _content(taken: Taken) -> Sourced | None:

@@ -9,19 +9,19 @@ that it remembers, changes nothing. How a state is kept within its bytes is in b
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from heapq import nlargest
+from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
-import msgspec
+from msgspec.structs import replace
 
-from models.activity import Activity, fold_activity
-from models.activity import from_bytes as activity_of
-from models.activity import to_bytes as activity_bytes
+from models.activity import NO_ACTIVITY, fold_activity
 from models.packed_vector import to_four_bits
 from stream.core.bounds import ID_BYTES, Added, bounded
 from stream.core.events import Interaction, Review, Search, User
+from stream.core.user_rows import Body
 from stream.core.user_state import (
     SOURCES,
     Act,
@@ -38,6 +38,8 @@ Outcome = Literal["folded", "repeat", "duplicate", "unknown_item", "not_personal
 
 #: Acts that make a user one of an item's takers, for co-occurrence and popularity.
 TAKING = frozenset({"view", "click", "add_to_cart", "favorite", "purchase", "review", "search"})
+_NUMBER_OF = {source: number for number, source in enumerate(SOURCES)}
+
 #: A review's text says less about taste than the choice of the item does.
 REVIEW_TEXT_SHARE = 0.5
 #: A review without a rating: mild praise, since most reviewers are content.
@@ -78,9 +80,11 @@ class Touch:
 
 @dataclass(slots=True)
 class Folded:
-    """The state after the events; ``outcomes`` has one entry per event, in order."""
+    """The state after the events, and the body of its row; ``outcomes`` has one entry per event, in
+    order."""
 
     state: UserState
+    body: Body
     outcomes: list[Outcome]
     touches: list[Touch]
     #: The place of the last event that may cause a recommendation, if any did.
@@ -104,8 +108,12 @@ def fold(
     """
     folding = _Folding(before, vectors, rules)
     outcomes = [folding.fold(event) for event in events]
-    state, is_trimmed = bounded(folding.freeze(), folding.added, vectors, rules, folding.trigger)
-    return Folded(state, outcomes, folding.touches, folding.trigger, folding.n_future, is_trimmed)
+    state, body, is_trimmed = bounded(
+        folding.freeze(), folding.added, vectors, rules, folding.trigger
+    )
+    return Folded(
+        state, body, outcomes, folding.touches, folding.trigger, folding.n_future, is_trimmed
+    )
 
 
 def items_of(events: Sequence[Sourced]) -> set[str]:
@@ -120,88 +128,81 @@ def items_of(events: Sequence[Sourced]) -> set[str]:
     return items
 
 
-@dataclass(slots=True)
 class _Folding:
-    before: UserState
-    vectors: Mapping[str, Vector]
-    rules: Rules
-    touches: list[Touch] = field(default_factory=list)
-    trigger: Trigger | None = None
-    n_future: int = 0
-    offsets: list[int] = field(init=False)
-    added: Added = field(init=False)
-    acts: set[Act] = field(init=False)
-    taken: dict[str, int] = field(init=False)
-    texts: set[TextAct] = field(init=False)
-    activity: Activity = field(init=False)
-    event_ids: list[bytes] = field(init=False)
-    stated: Stated = field(init=False)
-    region: tuple[int, str | None] = field(init=False)
+    """What the state before becomes, event by event."""
 
-    def __post_init__(self) -> None:
-        before, rules = self.before, self.rules
-        self.offsets = list(before.offsets) + [-1] * (len(SOURCES) - len(before.offsets))
-        self.added = Added(rules.long_half_life_ms)
-        self.acts = set(before.acts)
-        self.taken = {
-            act.item_id: act.event_time_ms
-            for act in before.acts
-            if act.kind in TAKING and act.weight > 0
-        }
-        self.texts = set(before.texts)
-        self.activity = activity_of(before.activity) if before.activity else Activity()
-        ids = before.event_ids
-        self.event_ids = [ids[i : i + ID_BYTES] for i in range(0, len(ids), ID_BYTES)]
-        self.stated = before.stated
-        self.region = (before.seen_region_ms, before.seen_region)
+    def __init__(self, before: UserState, vectors: Mapping[str, Vector], rules: Rules) -> None:
+        self._vectors = vectors
+        self._rules = rules
+        self.touches: list[Touch] = []
+        self.trigger: Trigger | None = None
+        self.n_future = 0
+        offsets = before.offsets
+        self._offsets = [*offsets, *[-1] * (len(SOURCES) - len(offsets))]
+        self._ids = before.event_ids
+        self._stated = before.stated
+        self._begin(before)
+
+    def _begin(self, before: UserState) -> None:
+        self._before = before
+        self.added = Added(self._rules.long_half_life_ms)
+        #: Sorted, as they are in the state.
+        self._acts = list(before.acts)
+        self._texts = before.texts
+        self._activity = before.activity or NO_ACTIVITY
+        self._region = (before.seen_region_ms, before.seen_region)
 
     def fold(self, sourced: Sourced) -> Outcome:
-        source = SOURCES.index(sourced.source)
-        if sourced.offset <= self.offsets[source]:
+        source = _NUMBER_OF[sourced.source]
+        if sourced.offset <= self._offsets[source]:
             return "repeat"
-        self.offsets[source] = sourced.offset
+        self._offsets[source] = sourced.offset
         event = sourced.event
         if isinstance(event, User):
             return self._user(event, sourced)
-        if not self.stated.personalize:
+        if not self._stated.personalize:
             return "not_personalized"
         if self._known(sourced.source, event.event_id):
             return "duplicate"
         at_ms = self._event_time(event.event_time_ms, sourced.timestamp_ms)
         if isinstance(event, Interaction):
             outcome = self._interaction(event, at_ms)
+            if event.type == "impression":
+                return outcome
         elif isinstance(event, Search):
             outcome = self._search(event, sourced.vector, at_ms)
         else:
             outcome = self._review(event, sourced.vector, at_ms)
-        if not (isinstance(event, Interaction) and event.type == "impression"):
-            self._triggered(sourced, event.event_id, at_ms)
+        self._triggered(sourced, event.event_id, at_ms)
         return outcome
 
     def _known(self, source: str, event_id: str) -> bool:
-        digest = _event_hash(source, event_id)
-        if digest in self.event_ids:
+        digest, ids = _event_hash(source, event_id), self._ids
+        at = ids.find(digest)
+        while at > 0 and at % ID_BYTES:  # across two of them
+            at = ids.find(digest, at + 1)
+        if at >= 0:
             return True
-        self.event_ids.append(digest)
+        self._ids = ids + digest
         return False
 
     def _event_time(self, event_time_ms: int, timestamp_ms: int) -> int:
         # The broker's time is part of the log, so a replay cuts the same event the same way.
-        if event_time_ms <= timestamp_ms + self.rules.max_future_ms:
+        if event_time_ms <= timestamp_ms + self._rules.max_future_ms:
             return event_time_ms
         self.n_future += 1
         return timestamp_ms
 
     def _cut(self, text: str) -> str:
         # A row and the messages made from it must stay small.
-        return text.encode()[: self.rules.text_bytes_kept].decode(errors="ignore")
+        return text.encode()[: self._rules.text_bytes_kept].decode(errors="ignore")
 
     def _interaction(self, event: Interaction, at_ms: int) -> Outcome:
-        weight = self.rules.weights[event.type]
-        if event.context and event.context.region and at_ms >= self.region[0]:
-            self.region = (at_ms, self._cut(event.context.region))
-        self.activity = fold_activity(
-            self.activity, event.type, at_ms, event.price, event.quantity, None
+        weight = self._rules.weights[event.type]
+        if event.context and event.context.region and at_ms >= self._region[0]:
+            self._region = (at_ms, self._cut(event.context.region))
+        self._activity = fold_activity(
+            self._activity, event.type, at_ms, event.price, event.quantity, None
         )
         if event.type == "impression":
             return self._impression(event.item_id, weight, at_ms)
@@ -209,57 +210,67 @@ class _Folding:
 
     def _impression(self, item_id: str, weight: float, at_ms: int) -> Outcome:
         # Too many to keep each, and too weak to wait for a vector.
-        if item_id not in self.vectors:
+        if item_id not in self._vectors:
             return "unknown_item"
-        self.added.add(self.vectors[item_id], weight, at_ms)
+        self.added.add(self._vectors[item_id], weight, at_ms)
         return "folded"
 
     def _act(self, item_id: str, kind: str, weight: float, at_ms: int) -> Outcome:
-        if kind in TAKING and weight > 0:
+        if weight > 0 and kind in TAKING:
             self._touch(item_id, weight, at_ms)
         self._keep(Act(at_ms, item_id, kind, weight))
-        return "folded" if item_id in self.vectors else "unknown_item"
+        return "folded" if item_id in self._vectors else "unknown_item"
 
     def _keep(self, act: Act) -> None:
-        # The same act under another event id is no new one, and is in the sum perhaps.
-        if msgspec.structs.replace(act, folded=True) not in self.acts:
-            self.acts.add(act)
+        """Keep an act; the same under another event id is no new one, and in the sum perhaps."""
+        acts = self._acts
+        if not acts or acts[-1].event_time_ms < act.event_time_ms:
+            acts.append(act)
+            return
+        at = bisect_left(acts, act)
+        if at == len(acts) or replace(acts[at], folded=False) != act:
+            acts.insert(at, act)
 
     def _keep_text(self, text: TextAct) -> None:
-        if msgspec.structs.replace(text, folded=True) not in self.texts:
-            self.texts.add(text)
+        texts = self._texts
+        at = bisect_left(texts, text)
+        if at == len(texts) or replace(texts[at], folded=False) != text:
+            self._texts = (*texts[:at], text, *texts[at:])
 
     def _touch(self, item_id: str, weight: float, at_ms: int) -> None:
-        first = item_id not in self.taken
-        others = self._recently_taken() if first else ()
-        region = self.stated.region or self.region[1]
-        self.touches.append(Touch(item_id, others, weight, first, at_ms, region))
-        self.taken[item_id] = max(at_ms, self.taken.get(item_id, 0))
-
-    def _recently_taken(self) -> tuple[str, ...]:
-        n = self.rules.cooccurrence_items
-        return tuple(nlargest(n, self.taken, key=lambda item: (self.taken[item], item)))
+        """Note that an item was taken; beside the last ones, the first time that it is."""
+        others: dict[str, None] = {}
+        first = True
+        for act in reversed(self._acts):
+            if act.weight > 0 and act.kind in TAKING:
+                if act.item_id == item_id:
+                    others, first = {}, False
+                    break
+                others[act.item_id] = None
+        last = tuple(islice(others, self._rules.cooccurrence_items))
+        region = self._stated.region or self._region[1]
+        self.touches.append(Touch(item_id, last, weight, first, at_ms, region))
 
     def _search(self, event: Search, vector: Vector | None, at_ms: int) -> Outcome:
-        weight = self.rules.weights["search"]
-        self.activity = fold_activity(self.activity, "search", at_ms, None, None, None)
+        weight = self._rules.weights["search"]
+        self._activity = fold_activity(self._activity, "search", at_ms, None, None, None)
         if vector is not None:
             self._keep_text(TextAct(at_ms, self._cut(event.query), to_four_bits(vector), weight))
         for item_id in event.clicked_item_ids:
-            self._act(item_id, "click", self.rules.weights["click"], at_ms)
+            self._act(item_id, "click", self._rules.weights["click"], at_ms)
         return "folded"
 
     def _review(self, event: Review, vector: Vector | None, at_ms: int) -> Outcome:
         praise = UNRATED if event.rating is None else (event.rating - 3) / 2
-        weight = rounded(self.rules.weights["review"] * praise)
-        self.activity = fold_activity(self.activity, "review", at_ms, None, None, event.rating)
+        weight = rounded(self._rules.weights["review"] * praise)
+        self._activity = fold_activity(self._activity, "review", at_ms, None, None, event.rating)
         if vector is not None:
             self.added.add(vector, weight * REVIEW_TEXT_SHARE, at_ms)
         return self._act(event.item_id, "review", weight, at_ms)
 
     def _user(self, event: User, sourced: Sourced) -> Outcome:
         """Take what is stated; the record and the vector of its interests come in any order."""
-        before, interests = self.stated, self._cut("; ".join(event.interests))
+        before, interests = self._stated, self._cut("; ".join(event.interests))
         if event.updated_ms < before.updated_ms:
             return "folded"
         same = event.updated_ms == before.updated_ms and interests == before.interests
@@ -270,7 +281,7 @@ class _Folding:
         vector = before.interests_vector if same else b""
         if sourced.source == "interests" and sourced.vector is not None:
             vector = to_four_bits(sourced.vector)
-        self.stated = Stated(
+        self._stated = Stated(
             updated_ms=event.updated_ms,
             personalize=event.personalize,
             region=event.region and self._cut(event.region),
@@ -286,10 +297,7 @@ class _Folding:
 
     def _forget_profile(self) -> None:
         """Keep nothing but the wish not to be profiled, and what recognises repeats."""
-        offsets, ids, stated = self.offsets, self.event_ids, self.stated
-        self.before = UserState(stated=stated)
-        self.__post_init__()
-        self.offsets, self.event_ids = offsets, ids
+        self._begin(UserState(stated=self._stated))
         self.touches, self.trigger = [], None
 
     def _triggered(self, sourced: Sourced, event_id: str, at_ms: int) -> None:
@@ -304,16 +312,21 @@ class _Folding:
 
     def freeze(self) -> UserState:
         """Return the state of all that is remembered, however much it is."""
-        return msgspec.structs.replace(
-            self.before,
-            offsets=tuple(self.offsets),
-            acts=tuple(sorted(self.acts)),
-            texts=tuple(sorted(self.texts)),
-            activity=activity_bytes(self.activity),
-            event_ids=b"".join(self.event_ids),
-            stated=self.stated,
-            seen_region=self.region[1],
-            seen_region_ms=self.region[0],
+        before = self._before
+        return UserState(
+            tuple(self._offsets),
+            before.long,
+            tuple(self._acts),
+            self._texts,
+            before.faded,
+            self._activity,
+            self._ids,
+            self._stated,
+            self._region[1],
+            self._region[0],
+            before.pending,
+            before.recommended_ms,
+            before.band,
         )
 
 

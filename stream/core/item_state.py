@@ -12,15 +12,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stream.messages import ItemNeighbours, ItemPairs, ItemTouch
+from stream.messages import ItemNeighbours, ItemPairs, ItemTouch, to_message
 
 #: A touch and the offset, in ``item-pairs``, of the message that brought it.
 OffsetTouch = tuple[int, ItemTouch]
 
 #: A message of pairs stays well below Kafka's default limit of 1 MiB.
 PART_BYTES = 600_000
-# What a touch takes beside its ids; and more parts than a batch can have.
-_TOUCH_BYTES = 400
+#: More parts than a batch can have.
 _MOST_PARTS = 1 << 20
 
 # Below this a count says nothing any more: 20 half-lives after one touch.
@@ -105,27 +104,24 @@ def pairs_by_partition(
     }
 
 
-def in_parts(pairs: ItemPairs) -> list[ItemPairs]:
+def to_messages(pairs: ItemPairs) -> list[bytes]:
     """Return messages that Kafka takes, with sequences of their own that grow like the batch's."""
-    parts: list[list[ItemTouch]] = [[]]
-    size = 0
-    for touch in pairs.touches:
-        n_bytes = _TOUCH_BYTES + sum(map(_id_bytes, (touch.item_id, *touch.others)))
-        if parts[-1] and size + n_bytes > PART_BYTES:
-            parts.append([])
-            size = 0
-        parts[-1].append(touch)
-        size += n_bytes
-    first = pairs.sequence * _MOST_PARTS
-    return [
-        ItemPairs(source_partition=pairs.source_partition, sequence=first + n, touches=part)
-        for n, part in enumerate(parts)
-    ]
-
-
-def _id_bytes(item_id: str) -> int:
-    # MessagePack takes up to five bytes beside the text, and UTF-8 up to four a character.
-    return 5 + (len(item_id) if item_id.isascii() else 4 * len(item_id))
+    first, touches, n_parts = pairs.sequence * _MOST_PARTS, pairs.touches, 1
+    while True:
+        n_each = -(-len(touches) // n_parts)
+        messages = [
+            to_message(
+                ItemPairs(
+                    source_partition=pairs.source_partition,
+                    sequence=first + part,
+                    touches=touches[start : start + n_each],
+                )
+            )
+            for part, start in enumerate(range(0, len(touches), n_each))
+        ]
+        if n_each <= 1 or max(map(len, messages)) <= PART_BYTES:
+            return messages
+        n_parts *= 2
 
 
 def touches_by_item(batch: Iterable[tuple[int, ItemPairs]]) -> dict[str, list[OffsetTouch]]:

@@ -10,12 +10,12 @@ import struct
 from itertools import accumulate
 from math import copysign
 from operator import sub
-from typing import Any, Final, get_args
+from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
 from msgspec import Struct
 
-from models.activity import ACTIVITY_BYTES
+from models.activity import WINDOW_DAYS, Activity
 from stream.core import user_rows_v1
 from stream.core.packed_ids import pack_ids, unpack_ids
 from stream.core.user_state import (
@@ -90,24 +90,78 @@ class _Row(Struct, frozen=True, array_like=True, gc=False):
     band: int
 
 
-_encoder = msgspec.msgpack.Encoder()
+class _Body(Struct, frozen=True, array_like=True, gc=False):
+    """The columns of ``_Row`` down to ``region_ago``."""
+
+    base_ms: int
+    offsets: tuple[int, ...]
+    activity: tuple[int | float | bytes, ...]
+    event_ids: bytes
+    acts: _Acts | None
+    long: tuple[bytes, bytes, int] | None
+    texts: tuple[tuple[int, str, bytes, float, bool], ...]
+    faded: tuple[Faded, ...]
+    stated: Stated | None
+    region: str | None
+    region_ago: int
+
+
+class Body(NamedTuple):
+    """The part of a row that is dear to write: all but what is due, and when something last was."""
+
+    base_ms: int
+    columns: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(_Row)
+#: MessagePack's mark of an array of so many elements; one byte up to 15 of them.
+_COLUMNS = bytes((0x90 | len(_Row.__struct_fields__),))
+#: The most that MessagePack takes for a number.
+_NUMBER_BYTES = 9
 
 
 def to_row(state: UserState) -> bytes:
     """Return the row of a state."""
-    acts, long, stated = state.acts, state.long, state.stated
-    activity = _ACTIVITY.unpack_from(state.activity) if state.activity else None
+    return row_of(to_body(state), state)
+
+
+def row_of(body: Body, state: UserState) -> bytes:
+    """Return the row of a state whose body is known."""
+    pending, base_ms = state.pending, body.base_ms
+    return b"".join(
+        (
+            _DUE if pending else _NOT_DUE,
+            _COLUMNS,
+            body.columns,
+            _encode(_pending_columns(pending) if pending else None),
+            _encode(_ago(state.recommended_ms, base_ms)),
+            _encode(_BANDS[state.band]),
+        )
+    )
+
+
+def longest(body: Body, state: UserState, pending: Trigger | None) -> int:
+    """Return what the row takes at most with ``pending`` due, and once that is done."""
+    due = len(_encode(_pending_columns(pending) if pending else None))
+    due += len(_encode(_ago(state.recommended_ms, body.base_ms)))
+    done = 1 + _NUMBER_BYTES
+    return len(_DUE) + len(_COLUMNS) + len(body.columns) + max(due, done) + 1
+
+
+def to_body(state: UserState) -> Body:
+    """Return the body of a state's row."""
+    acts, long, stated, activity = state.acts, state.long, state.stated, state.activity
     base_ms = max(
         acts[-1].event_time_ms if acts else 0,
-        activity[1] if activity else 0,
+        activity.last_ms if activity else 0,
         long.as_of_ms if long else 0,
         state.seen_region_ms,
     )
-    row = _Row(
+    columns = _Body(
         base_ms,
         state.offsets,
-        _activity_columns(activity, state.activity, base_ms) if activity else (),
+        _activity_columns(activity, base_ms) if activity else (),
         state.event_ids,
         _act_columns(acts, base_ms) if acts else None,
         _sum_columns(long, base_ms) if long else None,
@@ -116,11 +170,8 @@ def to_row(state: UserState) -> bytes:
         None if stated is _NO_STATED or stated == _NO_STATED else stated,
         state.seen_region,
         _ago(state.seen_region_ms, base_ms),
-        _pending_columns(state.pending) if state.pending else None,
-        _ago(state.recommended_ms, base_ms),
-        _BANDS[state.band],
     )
-    return (_DUE if state.pending else _NOT_DUE) + _encoder.encode(row)
+    return Body(base_ms, _encode(columns)[1:])
 
 
 def from_row(row: bytes) -> UserState:
@@ -165,7 +216,7 @@ def _state(row: _Row) -> UserState:
             ]
         ),
         faded=row.faded,
-        activity=_activity(row.activity, base_ms) if row.activity else b"",
+        activity=_activity(row.activity, base_ms) if row.activity else None,
         event_ids=row.event_ids,
         stated=row.stated or _NO_STATED,
         seen_region=row.region,
@@ -259,10 +310,10 @@ def _at(ago: int, base_ms: int) -> int:
     return base_ms - ago + 1 if ago > 0 else base_ms - ago
 
 
-def _activity_columns(
-    numbers: tuple[Any, ...], raw: bytes, base_ms: int
-) -> tuple[int | float | bytes, ...]:
-    first, last, first_bought, last_bought, *counts, spend, short, long, satisfaction = numbers
+def _activity_columns(activity: Activity, base_ms: int) -> tuple[int | float | bytes, ...]:
+    first, last, first_bought, last_bought, *counts, spend, short, long, satisfaction, days = (
+        activity
+    )
     return (
         _ago(first, base_ms),
         _ago(last, base_ms),
@@ -273,7 +324,7 @@ def _activity_columns(
         short or _nothing(short),
         long or _nothing(long),
         satisfaction or _nothing(satisfaction),
-        raw[_ACTIVITY.size :].rstrip(b"\0"),
+        days.to_bytes((days.bit_length() + 7) // 8, "little"),
     )
 
 
@@ -282,18 +333,19 @@ def _nothing(zero: float) -> int | float:
     return 0 if copysign(1, zero) > 0 else zero
 
 
-def _activity(columns: tuple[Any, ...], base_ms: int) -> bytes:
+def _activity(columns: tuple[Any, ...], base_ms: int) -> Activity:
     first, last, first_bought, last_bought, *numbers, days = columns
-    head = _ACTIVITY.pack(
+    if len(days) > WINDOW_DAYS // 8:
+        raise ValueError(f"expected {WINDOW_DAYS // 8} bytes of days at most")
+    # Packed, so that no number passes that is none or out of bounds.
+    packed = _ACTIVITY.pack(
         _at(first, base_ms),
         _at(last, base_ms),
         _at(first_bought, base_ms),
         _at(last_bought, base_ms),
         *numbers,
     )
-    if len(head) + len(days) > ACTIVITY_BYTES:
-        raise ValueError(f"expected {ACTIVITY_BYTES} bytes of activity at most")
-    return head + bytes(days).ljust(ACTIVITY_BYTES - len(head), b"\0")
+    return Activity._make((*_ACTIVITY.unpack(packed), int.from_bytes(days, "little")))
 
 
 def _sum_columns(interest: Interest, base_ms: int) -> tuple[bytes, bytes, int]:

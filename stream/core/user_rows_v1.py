@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 import numpy as np
 from msgspec import Struct
 
-from models.activity import from_bytes as activity_of
+from models.activity import WINDOW_DAYS, Activity
 from models.packed_vector import PackedSum, to_four_bits
 from stream.core.user_state import (
     NO_PERIOD,
@@ -58,6 +60,7 @@ class _State(Struct, frozen=True, array_like=True):
     band: Band | None = None
 
 
+_ACTIVITY = struct.Struct(f"<4q5Q4d{WINDOW_DAYS // 8}s")
 _decoder = msgspec.msgpack.Decoder(_State)
 
 
@@ -75,7 +78,7 @@ def state_of(row: bytes) -> UserState:
             for t in old.texts
         ),
         faded=_faded(old),
-        activity=old.activity,
+        activity=_activity(old.activity) if old.activity else None,
         event_ids=b"".join(ids[i : i + _ID_BYTES_KEPT] for i in range(0, len(ids), _ID_BYTES)),
         stated=msgspec.structs.replace(
             old.stated, interests_vector=_four_bits(old.stated.interests_vector)
@@ -90,10 +93,15 @@ def state_of(row: bytes) -> UserState:
 
 def _check(old: _State) -> None:
     """Raise ValueError for what a row of version 2 could not say."""
-    if old.activity:
-        activity_of(old.activity)
     if old.pending and old.pending.topic not in SOURCES:
         raise ValueError("a trigger of no topic that is read")
+
+
+def _activity(raw: bytes) -> Activity:
+    if len(raw) != _ACTIVITY.size:
+        raise ValueError(f"expected {_ACTIVITY.size} bytes of activity, got {len(raw)}")
+    *fields, days = _ACTIVITY.unpack(raw)
+    return Activity._make((*fields, int.from_bytes(days, "little")))
 
 
 def _interest(old: _Interest) -> Interest:

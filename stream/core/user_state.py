@@ -14,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from models.activity import from_bytes as activity_of
+from models.activity import Activity
 from models.hashed_ids import FINEST, HashedIds
 from models.packed_vector import PackedSum, from_four_bits
 from models.profile import HistoryItem, HistoryText, Profile
@@ -143,7 +143,7 @@ class UserState(Struct, frozen=True):
     ``long`` is the part of the lasting interest that is not in ``acts`` and ``texts`` (those of
     them that are ``folded`` are in it); ``faded`` holds what may not be recommended though its
     act is gone; ``pending`` is the trigger of a recommendation that is due but not out;
-    ``activity`` is models.activity.Activity as bytes.
+    ``activity`` is None until something was folded.
     """
 
     offsets: tuple[int, ...] = (-1,) * len(SOURCES)
@@ -151,7 +151,7 @@ class UserState(Struct, frozen=True):
     acts: tuple[Act, ...] = ()
     texts: tuple[TextAct, ...] = ()
     faded: tuple[Faded, ...] = ()
-    activity: bytes = b""
+    activity: Activity | None = None
     event_ids: bytes = b""
     stated: Stated = Stated()
     seen_region: str | None = None
@@ -343,7 +343,7 @@ def is_long_gone(state: UserState, now_ms: int, ttl_ms: int) -> bool:
     if not (state.activity or state.long or state.acts or state.texts or state.seen_region_ms):
         return False
     touched_ms = max(
-        activity_of(state.activity).last_ms if state.activity else 0,
+        state.activity.last_ms if state.activity else 0,
         state.long.as_of_ms if state.long else 0,
         state.acts[-1].event_time_ms if state.acts else 0,
         state.texts[-1].event_time_ms if state.texts else 0,

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -154,6 +154,10 @@ class Committer:
     def through(self, partition: int, topic: str) -> int:
         """Return the highest offset of a source topic whose outputs are in a ledger, or -1."""
         return self._held[partition].through.get(topic, -1)
+
+    def covered(self, partition: int) -> Mapping[str, int]:
+        """Return ``through`` of every topic that has any."""
+        return self._held[partition].through
 
     def was_sent(self, partition: int, effect_id: str) -> bool:
         """True for an output that the ledger found at recovery holds: it is out already."""

@@ -8,7 +8,7 @@ from builders import NOW_MS
 from fakes import Outbox
 from preference_stage import new_table, risks
 
-from models.activity import Activity, fold_activity, to_bytes
+from models.activity import Activity, fold_activity
 from models.churn import Assessment
 from stream.agents.churn import Churn, ChurnRules
 from stream.agents.reports import BatchReport
@@ -53,7 +53,7 @@ class Timer:
 
     async def start(self, *users: str, state: UserState | None = None) -> None:
         activity = fold_activity(Activity(), "purchase", NOW_MS, 5.0, 1, None)
-        row = to_row(state or UserState(activity=to_bytes(activity)))
+        row = to_row(state or UserState(activity=activity))
         await self.committer.hold({0})
         rows: dict[bytes, bytes | None] = {user_key(user): row for user in users}
         await self.committer.commit([PartitionCommit(0, rows, stream_time_ms=NOW_MS - 5000)])
@@ -151,7 +151,7 @@ async def test_by_the_clock_of_the_stream_now_is_the_newest_event(tmp_path: Path
 
 async def test_who_is_not_to_be_profiled_or_did_nothing_is_not_assessed(timer: Timer) -> None:
     await timer.start("idle", state=UserState())
-    activity = to_bytes(fold_activity(Activity(), "purchase", NOW_MS, 5.0, 1, None))
+    activity = fold_activity(Activity(), "purchase", NOW_MS, 5.0, 1, None)
     private = UserState(activity=activity, stated=Stated(personalize=False))
     await timer.committer.commit([PartitionCommit(0, {b"private": to_row(private)})])
     assert await timer.round() == []
@@ -179,7 +179,7 @@ TTL_MS = 5_000_000
 
 
 def shopped(at_ms: int = NOW_MS, **fields: object) -> UserState:
-    activity = to_bytes(fold_activity(Activity(), "purchase", at_ms, 5.0, 1, None))
+    activity = fold_activity(Activity(), "purchase", at_ms, 5.0, 1, None)
     return UserState(activity=activity, **fields)  # type: ignore[arg-type]
 
 

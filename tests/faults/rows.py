@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from faults.reference import ID_MEMORY, State
 
-from models.activity import from_bytes
 from models.hashed_ids import HashedIds
 from stream.core.bounds import ID_BYTES
 from stream.core.user_rows import from_row
@@ -67,7 +66,7 @@ def state_of(row: bytes, item_vectors: Mapping[str, Any] | None = None) -> State
     if item_vectors is not None:
         state |= _interests(user, item_vectors)
     if user.activity:
-        activity = from_bytes(user.activity)
+        activity = user.activity
         state |= activity._asdict()
         state["n_purchase_days"] = activity.n_purchase_days
     if user.stated.updated_ms:

@@ -21,7 +21,6 @@ from msgspec import msgpack
 from safetensors.numpy import save
 
 from models.activity import Activity
-from models.activity import to_bytes as activity_bytes
 from models.catalogue import Catalogue
 from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
@@ -155,7 +154,7 @@ def user_states() -> list[UserState]:
         acts=acts,
         texts=(TextAct(NOW_MS + 99, "red boots", to_four_bits(VECTOR), 0.5),),
         faded=(Faded(-1, 24, b"abcdef"), Faded(679, 16, b"ab")),
-        activity=activity_bytes(Activity(*[NOW_MS] * 4, 9, 5, 4, 3, 2, 9.5, 1.5, 2.5, 0.5, 0b1001)),
+        activity=Activity(*[NOW_MS] * 4, 9, 5, 4, 3, 2, 9.5, 1.5, 2.5, 0.5, 0b1001),
         event_ids=b"123456" * 3,
         stated=Stated(NOW_MS, True, "north", "en", "tea", to_four_bits(VECTOR)),
         seen_region="south",
@@ -183,7 +182,7 @@ def old_user_row_bytes() -> list[bytes]:
         texts=(user_rows_v1._TextAct(NOW_MS, "hat", to_fp16(VECTOR), 0.5),),
         bought={"cup": NOW_MS},
         disliked={"lamp": NOW_MS},
-        activity=activity_bytes(Activity(NOW_MS, NOW_MS, n_acts=1)),
+        activity=user_rows_v1._ACTIVITY.pack(NOW_MS, NOW_MS, 0, 0, 1, *[0] * 8, b""),
         event_ids=b"12345678" * 2,
         stated=Stated(NOW_MS, interests="tea", interests_vector=to_fp16(VECTOR)),
         seen_region="south",
@@ -208,11 +207,6 @@ def item_row_bytes() -> list[bytes]:
 
 def ledger_row_bytes() -> list[bytes]:
     return [item_rows.ledger_to_row(PairsLedger({0: 1 << 20, 3: 5}))]
-
-
-def activities() -> list[bytes]:
-    full = Activity(*[NOW_MS] * 4, 9, 5, 4, 3, 2, 9.5, 1.5, 2.5, 0.5, 0b1001)
-    return [activity_bytes(Activity()), activity_bytes(full)]
 
 
 def commits() -> list[bytes]:

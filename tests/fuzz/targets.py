@@ -28,7 +28,6 @@ from fakes import Outbox
 from fuzz import seeds
 from fuzz.mutations import BYTES, JSON, MSGPACK, TENSORS, Form, fields
 
-from models import activity
 from models.catalogue import Catalogue
 from models.catalogue_state import CatalogueState, NeighbourState
 from models.snapshot import BadSnapshot, Manifest, load_snapshot, save_snapshot
@@ -143,12 +142,6 @@ def ledger_row(raw: bytes) -> None:
     ledger = answer(item_rows.BadRow, item_rows.ledger_from_row, raw)
     if ledger is not None:
         assert item_rows.ledger_from_row(item_rows.ledger_to_row(ledger)) == ledger
-
-
-def activity_bytes(raw: bytes) -> None:
-    found = answer(ValueError, activity.from_bytes, raw)
-    if found is not None:
-        assert activity.to_bytes(found) == raw
 
 
 def stamped(raw: bytes) -> None:
@@ -429,7 +422,6 @@ _ALL = [
     Target("user-row-1", user_row, seeds.old_user_row_bytes, (ROW,), 3000),
     Target("item-row", item_row, seeds.item_row_bytes, (ROW,)),
     Target("ledger-row", ledger_row, seeds.ledger_row_bytes, (ROW,)),
-    Target("activity", activity_bytes, seeds.activities),
     Target("stamp", stamped, seeds.stamped),
     Target("commit", last_commit, seeds.commits, (STAMPED, BYTES, STAMPED, STAMPED, BYTES)),
     *(
@@ -468,4 +460,4 @@ def _broken(raw: bytes) -> None:
 
 
 #: Not so where a value is shorter than its stamp: for the harness to find.
-BROKEN = Target("broken", _broken, seeds.activities)
+BROKEN = Target("broken", _broken, seeds.commits)

@@ -10,14 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.activity import (
-    ACTIVITY_BYTES,
     DAY_MS,
     NO_ACTIVITY,
     WINDOW_DAYS,
     Activity,
     fold_activity,
-    from_bytes,
-    to_bytes,
 )
 
 KINDS = ("impression", "view", "click", "purchase", "dislike", "search", "review")
@@ -89,14 +86,6 @@ def test_times_and_sums_are_those_of_the_acts(batch: list[Act]) -> None:
     assert activity.spend == pytest.approx(spend)
 
 
-@given(acts)
-def test_what_is_stored_is_read_back_exactly(batch: list[Act]) -> None:
-    activity = fold_all(batch)
-    raw = to_bytes(activity)
-    assert len(raw) == ACTIVITY_BYTES
-    assert from_bytes(raw) == activity
-
-
 def test_the_lines_of_one_order_are_one_occasion() -> None:
     order = [Act("purchase", 20_000 * DAY_MS + line, price=2.0) for line in range(10)]
     activity = fold_all(order)
@@ -112,9 +101,3 @@ def test_an_act_a_half_life_ago_counts_half_in_the_short_sum() -> None:
 def test_a_rating_counts_from_minus_one_to_one() -> None:
     activity = fold_all([Act("review", DAY_MS, rating=1), Act("review", DAY_MS, rating=4)])
     assert (activity.satisfaction, activity.n_ratings) == (-0.5, 2)
-
-
-@pytest.mark.parametrize("n_bytes", [0, ACTIVITY_BYTES - 1, ACTIVITY_BYTES + 1])
-def test_bytes_of_another_length_are_refused(n_bytes: int) -> None:
-    with pytest.raises(ValueError, match=f"got {n_bytes}"):
-        from_bytes(bytes(n_bytes))

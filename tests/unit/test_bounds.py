@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from builders import NOW_MS, interaction, search, user
 
-from stream.core.bounds import _at_most, _n_bytes
 from stream.core.fold import Folded, Sourced, fold
-from stream.core.user_rows import to_row
+from stream.core.user_rows import longest, row_of, to_row
 from stream.core.user_state import STAMP_BYTES, Rules, UserState, long_interest, profile_of
 from stream.settings import load_settings
 
@@ -157,4 +156,12 @@ def test_what_a_row_takes_at_most_is_no_less_than_what_it_takes(n):
     events += [searched(k, "靴" * 40) for k in range(n // 4)]
     result = folded(*events, rules=dataclasses.replace(RULES, max_state_bytes=65_536))
     for pending in (None, result.trigger):
-        assert _at_most(result.state, pending) >= _n_bytes(result.state, pending)
+        for before_ms in (0, 1, NOW_MS, NOW_MS + 10**12):
+            state = msgspec.structs.replace(
+                result.state, pending=pending, recommended_ms=before_ms, band="medium"
+            )
+            assert row_of(result.body, state) == to_row(state)
+            most = longest(result.body, state, pending)
+            assert len(to_row(state)) <= most
+            done = msgspec.structs.replace(state, pending=None, recommended_ms=NOW_MS + 10**13)
+            assert len(to_row(done)) <= most <= max(len(to_row(done)), len(to_row(state)))

@@ -37,7 +37,8 @@ def applied(
     erasure: bytes | None = None,
     covered: Mapping[str, int] | None = None,
 ) -> UserDraft:
-    draft = UserDraft.load("u1", 0, row, erasure)
+    state = UserState() if row is None else from_row(row)
+    draft = UserDraft.load("u1", 0, state, erasure)
     draft.taken = list(taken)
     draft.apply(VECTORS, RULES, covered or {})
     return draft

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from builders import NOW_MS
 
-from models.activity import from_bytes as activity_of
 from stream.core.user_rows import BadRow, NewerRow, from_row, has_pending, to_row
 from stream.core.user_state import Act, Rules, Stated, UserState, long_interest, profile_of
 from stream.messages import Trigger
@@ -51,7 +50,7 @@ def test_a_row_of_version_1_says_what_it_said():
         ("search", "warm hat"),
     ]
     np.testing.assert_allclose(profile.texts[1].vector, [0, 0.6, 0.8, 0], atol=0.1)
-    assert activity_of(state.activity).n_purchases == 2
+    assert state.activity.n_purchases == 2
     assert (state.band, state.seen_region, state.recommended_ms) == ("high", "north", NOW_MS - 1)
     assert state.pending is not None
     assert state.pending.event_id == "users:4"
