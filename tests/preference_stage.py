@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -219,4 +218,4 @@ def outcomes(stage: PreferenceStage) -> dict[str, int]:
 
 def again(batch: SourceMessage, offset: int) -> SourceMessage:
     """The same event, sent once more by its producer."""
-    return dataclasses.replace(batch, offset=offset)
+    return msgspec.structs.replace(batch, offset=offset)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 #: Lists made in one turn, at half a millisecond each: what everybody else waits for.
 LISTS_A_TURN = 64
-#: How long a full batch speaks for more behind it: batches of a backlog are not all of them full.
+#: A batch of so many events, or of as many as there may be, is one of a backlog.
+MANY_EVENTS = 1_000
+#: How long it speaks for more behind it: batches of a backlog are not all of them large.
 BEHIND_S = 0.25
 #: While behind, so often a turn makes lists all the same.
 BEHIND_EVERY_S = 0.5
@@ -21,18 +23,18 @@ class Pace:
     a time, so that whoever acts meanwhile is answered at once; and a few are served while a
     backlog lasts, or a worker that never catches up would answer nobody.
 
-    What is behind is told by batches that are full, not by clocks, which may be wrong.
+    What is behind is told by the size of batches, not by clocks, which may be wrong.
     """
 
     def __init__(self, batch_max: int, clock: Callable[[], float]) -> None:
-        """``batch_max`` events make a batch full; ``clock`` gives seconds, monotonic."""
-        self._batch_max = batch_max
+        """``batch_max`` is the most a batch may hold; ``clock`` gives seconds, monotonic."""
+        self._many = min(batch_max, MANY_EVENTS)
         self._clock = clock
         self._behind_until_s = self._next_s = clock()
 
     def took(self, n_events: int) -> None:
         """Note the size of a batch taken from the topics."""
-        if n_events >= self._batch_max:
+        if n_events >= self._many:
             self._behind_until_s = self._clock() + BEHIND_S
 
     def room_for_batch(self) -> int:

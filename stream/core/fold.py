@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from models.activity import NO_ACTIVITY, fold_activity
@@ -46,8 +46,7 @@ REVIEW_TEXT_SHARE = 0.5
 UNRATED = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Sourced:
+class Sourced(Struct, frozen=True):
     """An event with its place: the exact source, not the topic it travelled through.
 
     ``vector``, shape (dim,), belongs to the text of a search, a review or a user's interests.
@@ -66,8 +65,7 @@ class Sourced:
         return min(stated, self.timestamp_ms)
 
 
-@dataclass(frozen=True, slots=True)
-class Touch:
+class Touch(Struct, frozen=True):
     """A user took an item: beside which recent ones, and for the first time or again."""
 
     item_id: str
@@ -78,8 +76,7 @@ class Touch:
     region: str | None
 
 
-@dataclass(slots=True)
-class Folded:
+class Folded(Struct, frozen=True):
     """The state after the events, and the body of its row; ``outcomes`` has one entry per event, in
     order."""
 
@@ -239,14 +236,9 @@ class _Folding:
 
     def _touch(self, item_id: str, weight: float, at_ms: int) -> None:
         """Note that an item was taken; beside the last ones, the first time that it is."""
-        others: dict[str, None] = {}
-        first = True
-        for act in reversed(self._acts):
-            if act.weight > 0 and act.kind in TAKING:
-                if act.item_id == item_id:
-                    others, first = {}, False
-                    break
-                others[act.item_id] = None
+        taken = [act.item_id for act in self._acts if act.weight > 0 and act.kind in TAKING]
+        first = item_id not in taken
+        others = dict.fromkeys(reversed(taken)) if first else ()
         last = tuple(islice(others, self._rules.cooccurrence_items))
         region = self._stated.region or self._region[1]
         self.touches.append(Touch(item_id, last, weight, first, at_ms, region))

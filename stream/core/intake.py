@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from stream.core.events import (
     BadEvent,
@@ -30,15 +30,13 @@ _TEXT_PARSERS: dict[str, Callable[[bytes | None, bytes | None], Search | Review 
 _TEXT_TOPICS = {"search": "searches", "review": "reviews", "user": "users"}
 
 
-@dataclass(frozen=True, slots=True)
-class Erasure:
+class Erasure(Struct, frozen=True):
     """A tombstone in ``users``: forget this user."""
 
     offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """One message, understood."""
 
     message: SourceMessage

@@ -7,9 +7,9 @@ their letters allow it; vectors come as they are in the state. Rows of version 1
 from __future__ import annotations
 
 import struct
-from itertools import accumulate
+from itertools import accumulate, count
 from math import copysign
-from operator import sub
+from operator import add, sub
 from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
@@ -244,20 +244,38 @@ def _act_columns(acts: tuple[Act, ...], base_ms: int) -> _Acts:
     distinct = dict.fromkeys(item_ids)
     places = b""
     if len(distinct) < len(item_ids):
-        place_of = {item_id: place for place, item_id in enumerate(distinct)}
+        place_of = dict(zip(distinct, count()))
         places = _small([place_of[item_id] for item_id in item_ids])
         item_ids = list(distinct)
-    of_acts = [(act.kind, act.weight) for act in acts]
-    kinds = {kind: 2 * number for number, kind in enumerate(dict.fromkeys(of_acts))}
+    kinds, names, weights = _kind_columns(acts)
     times = [act.event_time_ms for act in acts]
     return _Acts(
         pack_ids(item_ids),
         places,
-        _small([kinds[kind] + act.folded for kind, act in zip(of_acts, acts, strict=True)]),
-        [kind for kind, _ in kinds],
-        struct.pack(f"<{len(kinds)}f", *[weight for _, weight in kinds]),
+        kinds,
+        names,
+        weights,
         [base_ms - times[0], *map(sub, times[1:], times)],
     )
+
+
+def _kind_columns(acts: tuple[Act, ...]) -> tuple[bytes, list[str], bytes]:
+    """Return the acts' numbers, and name and weight of each number."""
+    kinds: list[Any] = [act.kind for act in acts]
+    weights = [act.weight for act in acts]
+    weight_of: dict[Any, float] = dict(zip(kinds, weights, strict=True))
+    if [weight_of[kind] for kind in kinds] == weights:
+        names = list(weight_of)
+    else:  # acts of a kind that weigh differently, as reviews do
+        kinds = list(zip(kinds, weights, strict=True))
+        weight_of = {kind: kind[1] for kind in kinds}
+        names = [name for name, _ in weight_of]
+    number_of = dict(zip(weight_of, count(0, 2)))
+    numbers = [number_of[kind] for kind in kinds]
+    folded = [act.folded for act in acts]
+    if True in folded:
+        numbers = list(map(add, numbers, folded))
+    return _small(numbers), names, struct.pack(f"<{len(names)}f", *weight_of.values())
 
 
 def _acts(columns: _Acts, base_ms: int) -> tuple[Act, ...]:

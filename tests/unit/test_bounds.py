@@ -128,7 +128,7 @@ def test_a_thousand_purchases_fit_and_none_is_forgotten():
 
 def test_a_row_that_nothing_can_shorten_enough_is_stored_as_it_is():
     long_id = "\U0001f600" * 256
-    result = folded(act(1), dataclasses.replace(act(2), event=interaction(event_id=long_id)))
+    result = folded(act(1), msgspec.structs.replace(act(2), event=interaction(event_id=long_id)))
     assert result.is_trimmed
     assert result.state.acts == ()
     assert result.state.activity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import numpy as np
 import pytest
 from builders import NOW_MS, interaction, review, search, user
@@ -32,7 +33,7 @@ def clicked(offset=0, timestamp_ms=NOW_MS, **fields):
 
 
 def moved(sourced, offset):
-    return dataclasses.replace(sourced, offset=offset)
+    return msgspec.structs.replace(sourced, offset=offset)
 
 
 def folded(*events, before=None, vectors=VECTORS, rules=RULES):
