@@ -193,8 +193,8 @@ class Preferences:
             if draft.erased_now:
                 # Before what the batch publishes of a user who came back in it.
                 work.commit(draft.partition).effects[:0] = _erasures(draft)
-        for partition in {draft.partition for draft in work.drafts}:
-            work.commit(partition).effects.extend(self._pairs(partition, work))
+        for partition, touches in _touches(work).items():
+            work.commit(partition).effects.extend(self._pairs(partition, touches))
         commits = work.commits
         for commit in commits:
             work.report.outputs.update(effect.topic for effect in commit.effects)
@@ -210,19 +210,7 @@ class Preferences:
                 self._states.put((draft.partition, draft.user_id), draft.row, draft.state)
         work.report.seconds["publish"] = perf_counter() - started
 
-    def _pairs(self, partition: int, work: Work) -> list[Effect]:
-        touches: list[ItemTouch] = []
-        for draft in work.drafts:
-            if draft.partition == partition and draft.publishable():
-                for touch in draft.touches:
-                    touches += touches_of(
-                        touch.item_id,
-                        touch.others,
-                        weight=touch.weight,
-                        first=touch.first,
-                        event_time_ms=touch.event_time_ms,
-                        region=touch.region,
-                    )
+    def _pairs(self, partition: int, touches: Sequence[ItemTouch]) -> list[Effect]:
         messages = pairs_by_partition(
             touches,
             lambda item_id: self._sender.partition_of(ITEM_PAIRS.name, item_id.encode()),
@@ -234,6 +222,24 @@ class Preferences:
             for number, pairs in messages.items()
             for message in to_messages(pairs)
         ]
+
+
+def _touches(work: Work) -> dict[int, list[ItemTouch]]:
+    """Return by partition what the acts of a batch mean to items."""
+    touches: dict[int, list[ItemTouch]] = {}
+    for draft in work.drafts:
+        if draft.touches and draft.publishable():
+            of_partition = touches.setdefault(draft.partition, [])
+            for touch in draft.touches:
+                of_partition += touches_of(
+                    touch.item_id,
+                    touch.others,
+                    weight=touch.weight,
+                    first=touch.first,
+                    event_time_ms=touch.event_time_ms,
+                    region=touch.region,
+                )
+    return touches
 
 
 def _erasures(draft: UserDraft) -> list[Effect]:

@@ -7,6 +7,7 @@ in which touches arrive does not matter; only the cap on neighbours can make it 
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -91,13 +92,14 @@ def pairs_by_partition(
     sequence: int,
 ) -> dict[int, ItemPairs]:
     """Return one ItemPairs per item partition, from the touches of one micro-batch."""
-    by_partition: dict[int, list[ItemTouch]] = {}
+    by_partition: defaultdict[int, list[ItemTouch]] = defaultdict(list)
     partitions: dict[str, int] = {}
     for touch in touches:
-        partition = partitions.get(touch.item_id)
+        item_id = touch.item_id
+        partition = partitions.get(item_id)
         if partition is None:
-            partition = partitions[touch.item_id] = partition_of(touch.item_id)
-        by_partition.setdefault(partition, []).append(touch)
+            partition = partitions[item_id] = partition_of(item_id)
+        by_partition[partition].append(touch)
     return {
         partition: ItemPairs(source_partition=source_partition, sequence=sequence, touches=of_it)
         for partition, of_it in by_partition.items()

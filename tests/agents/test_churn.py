@@ -36,7 +36,7 @@ class Says:
         self, activities: Sequence[Activity], now_ms: int, horizon_days: float
     ) -> list[Assessment]:
         self.asked_ms += [now_ms] * len(activities)
-        return [Assessment(self.probability, horizon_days, ()) for _ in activities]
+        return [Assessment(self.probability, horizon_days, tuple) for _ in activities]
 
 
 class Timer:

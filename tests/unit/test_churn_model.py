@@ -136,7 +136,9 @@ def test_a_loyal_shops_shift_lowers_every_risk() -> None:
 
 def test_a_batch_answers_as_one_by_one() -> None:
     people = [customer(5), NO_ACTIVITY, EVERY_FEATURE]
-    assert BaselineChurn().predict(people, NOW_MS, HORIZON) == [assess(who) for who in people]
+    together, apart = BaselineChurn().predict(people, NOW_MS, HORIZON), [*map(assess, people)]
+    assert together == apart
+    assert [each.drivers for each in together] == [each.drivers for each in apart]
 
 
 def test_an_empty_batch_has_no_answers() -> None:
