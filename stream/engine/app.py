@@ -19,6 +19,7 @@ from stream.delivery import SourceMessage
 from stream.engine.batches import BatchStream, source_message
 from stream.engine.lease import Lease
 from stream.engine.recovery import EngineTables
+from stream.engine.schema import RawSchema
 from stream.engine.table import PartitionTable
 from stream.engine.transport import EngineTransport
 from stream.settings import Settings
@@ -154,13 +155,7 @@ def add_agent(
     """
     prefix = settings.topic_prefix
     source = app.topic(
-        *(prefix + topic for topic in topics),
-        key_type=bytes,
-        value_type=bytes,
-        key_serializer="raw",
-        value_serializer="raw",
-        partitions=settings.partitions,
-        allow_empty=True,
+        *(prefix + topic for topic in topics), schema=RawSchema(), partitions=settings.partitions
     )
 
     async def agent(stream: Any) -> None:
