@@ -154,13 +154,23 @@ class ItemTouch(Struct, frozen=True, array_like=True):
     region: str | None
 
 
-class ItemPairs(Struct, frozen=True, kw_only=True):
+class Beside(Struct, frozen=True, array_like=True):
+    """The other side of a touch: ``item_id`` was taken beside each of ``others``."""
+
+    item_id: str
+    others: list[str]
+    event_time_ms: int
+
+
+class ItemPairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Topic ``item-pairs``: what one micro-batch of one user partition means to the items of one
-    item partition. ``sequence`` grows by batch, so a repeat after a crash is recognised."""
+    item partition: those of ``touches``, and the ``others`` of ``beside``. ``sequence`` grows by
+    batch, so a repeat after a crash is recognised."""
 
     source_partition: int
     sequence: int
     touches: list[ItemTouch]
+    beside: list[Beside] = []
 
 
 class ItemNeighbours(Struct, frozen=True, kw_only=True):

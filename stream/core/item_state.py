@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stream.messages import ItemNeighbours, ItemPairs, ItemTouch, to_message
+from stream.messages import Beside, ItemNeighbours, ItemPairs, ItemTouch, to_message
 
 #: A touch and the offset, in ``item-pairs``, of the message that brought it.
 OffsetTouch = tuple[int, ItemTouch]
@@ -60,7 +60,7 @@ class ItemState:
     offset: int = -1
 
 
-def touches_of(
+def touch_of(
     item_id: str,
     recent_items: Iterable[str],
     *,
@@ -68,20 +68,16 @@ def touches_of(
     first: bool,
     event_time_ms: int,
     region: str | None = None,
-) -> list[ItemTouch]:
-    """Return what one act means to the rows of every item concerned.
+) -> ItemTouch | None:
+    """Return what one act means to the row of its item, None when that is nothing.
 
-    A user's first act on an item pairs it with the user's recent items: the item's own row gets
-    all of them, and each of their rows, which may live in another partition, gets the item. A
-    repeated act (``first`` False) counts for popularity alone.
+    A user's first act on an item pairs it with the user's recent items. A repeated act
+    (``first`` False) counts for popularity alone.
     """
-    if not first:
-        if not weight:
-            return []
-        return [ItemTouch(item_id, [], weight, False, event_time_ms, region)]
-    others = [other for other in dict.fromkeys(recent_items) if other != item_id]
-    own = ItemTouch(item_id, others, weight, True, event_time_ms, region)
-    return [own, *(ItemTouch(o, [item_id], 0.0, False, event_time_ms, None) for o in others)]
+    if first:
+        others = [other for other in dict.fromkeys(recent_items) if other != item_id]
+        return ItemTouch(item_id, others, weight, True, event_time_ms, region)
+    return ItemTouch(item_id, [], weight, False, event_time_ms, region) if weight else None
 
 
 def pairs_by_partition(
@@ -91,47 +87,79 @@ def pairs_by_partition(
     source_partition: int,
     sequence: int,
 ) -> dict[int, ItemPairs]:
-    """Return one ItemPairs per item partition, from the touches of one micro-batch."""
-    by_partition: defaultdict[int, list[ItemTouch]] = defaultdict(list)
-    partitions: dict[str, int] = {}
+    """Return one ItemPairs per item partition, from the touches of one micro-batch.
+
+    Each of a touch's other items is told of it too, and may live in another partition.
+    """
+    own: defaultdict[int, list[ItemTouch]] = defaultdict(list)
+    beside: defaultdict[int, list[Beside]] = defaultdict(list)
+    partitions = _Partitions(partition_of)
     for touch in touches:
         item_id = touch.item_id
-        partition = partitions.get(item_id)
-        if partition is None:
-            partition = partitions[item_id] = partition_of(item_id)
-        by_partition[partition].append(touch)
+        own[partitions[item_id]].append(touch)
+        others: dict[int, list[str]] = {}
+        for other in touch.others:
+            partition = partitions[other]
+            if partition in others:
+                others[partition].append(other)
+            else:
+                others[partition] = [other]
+        for partition, of_it in others.items():
+            beside[partition].append(Beside(item_id, of_it, touch.event_time_ms))
     return {
-        partition: ItemPairs(source_partition=source_partition, sequence=sequence, touches=of_it)
-        for partition, of_it in by_partition.items()
+        partition: ItemPairs(
+            source_partition=source_partition,
+            sequence=sequence,
+            touches=own[partition],
+            beside=beside[partition],
+        )
+        for partition in own.keys() | beside.keys()
     }
+
+
+class _Partitions(dict[str, int]):
+    """The partitions of items, each found once."""
+
+    def __init__(self, partition_of: Callable[[str], int]) -> None:
+        super().__init__()
+        self._partition_of = partition_of
+
+    def __missing__(self, item_id: str) -> int:
+        partition = self[item_id] = self._partition_of(item_id)
+        return partition
 
 
 def to_messages(pairs: ItemPairs) -> list[bytes]:
     """Return messages that Kafka takes, with sequences of their own that grow like the batch's."""
-    first, touches, n_parts = pairs.sequence * _MOST_PARTS, pairs.touches, 1
+    n_parts, most = 1, max(len(pairs.touches), len(pairs.beside))
     while True:
-        n_each = -(-len(touches) // n_parts)
-        messages = [
-            to_message(
-                ItemPairs(
-                    source_partition=pairs.source_partition,
-                    sequence=first + part,
-                    touches=touches[start : start + n_each],
-                )
-            )
-            for part, start in enumerate(range(0, len(touches), n_each))
-        ]
-        if n_each <= 1 or max(map(len, messages)) <= PART_BYTES:
+        messages = [to_message(part) for part in _parts(pairs, n_parts)]
+        if n_parts >= most or max(map(len, messages)) <= PART_BYTES:
             return messages
         n_parts *= 2
 
 
+def _parts(pairs: ItemPairs, n_parts: int) -> Iterator[ItemPairs]:
+    first, touches, beside = pairs.sequence * _MOST_PARTS, pairs.touches, pairs.beside
+    for part in range(n_parts):
+        yield ItemPairs(
+            source_partition=pairs.source_partition,
+            sequence=first + part,
+            touches=touches[len(touches) * part // n_parts : len(touches) * (part + 1) // n_parts],
+            beside=beside[len(beside) * part // n_parts : len(beside) * (part + 1) // n_parts],
+        )
+
+
 def touches_by_item(batch: Iterable[tuple[int, ItemPairs]]) -> dict[str, list[OffsetTouch]]:
     """Return the touches of each item in a micro-batch of (offset, message)."""
-    by_item: dict[str, list[OffsetTouch]] = {}
+    by_item: defaultdict[str, list[OffsetTouch]] = defaultdict(list)
     for offset, pairs in batch:
         for touch in pairs.touches:
-            by_item.setdefault(touch.item_id, []).append((offset, touch))
+            by_item[touch.item_id].append((offset, touch))
+        for beside in pairs.beside:
+            told = offset, ItemTouch("", [beside.item_id], 0.0, False, beside.event_time_ms, None)
+            for other in beside.others:
+                by_item[other].append(told)
     return by_item
 
 

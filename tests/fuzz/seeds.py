@@ -33,6 +33,7 @@ from stream.core.user_state import Act, Faded, Interest, Stated, TextAct, UserSt
 from stream.engine.commits import Effect, Ledger
 from stream.engine.stores import stamp
 from stream.messages import (
+    Beside,
     EmbeddedText,
     ItemEmbedding,
     ItemNeighbours,
@@ -117,7 +118,13 @@ def item_pairs() -> list[bytes]:
         ItemTouch("i1", ["i2", "i3"], 1.5, True, NOW_MS, "north"),
         ItemTouch("i2", ["i1"], 0.0, False, NOW_MS, None),
     ]
-    return [to_message(ItemPairs(source_partition=1, sequence=1 << 20, touches=touches))]
+    pairs = ItemPairs(
+        source_partition=1,
+        sequence=1 << 20,
+        touches=touches,
+        beside=[Beside("i1", ["i2", "i3"], NOW_MS)],
+    )
+    return [to_message(pairs)]
 
 
 def item_neighbours() -> list[bytes]:

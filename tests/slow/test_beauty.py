@@ -29,8 +29,8 @@ from stream.core.item_state import (
     fold_batch,
     pairs_by_partition,
     to_neighbours,
+    touch_of,
     touches_by_item,
-    touches_of,
 )
 from stream.messages import ItemTouch
 
@@ -84,7 +84,9 @@ def counted(sequences: Sequence[Sequence[str]]) -> dict[str, ItemState]:
 
 def touches_of_user(items: Sequence[str]) -> Iterator[ItemTouch]:
     for n, item_id in enumerate(items):
-        yield from touches_of(item_id, items[:n], weight=1.0, first=True, event_time_ms=NOW_MS)
+        told = touch_of(item_id, items[:n], weight=1.0, first=True, event_time_ms=NOW_MS)
+        if told:
+            yield told
 
 
 def batches(sequences: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from builders import NOW_MS
 
 from stream.core.item_rows import BadRow, from_row, ledger_from_row, ledger_to_row, to_row
 from stream.core.item_state import (
+    PART_BYTES,
     CountingRules,
     ItemState,
     PairsLedger,
@@ -12,11 +16,12 @@ from stream.core.item_state import (
     fold,
     fold_batch,
     pairs_by_partition,
+    to_messages,
     to_neighbours,
+    touch_of,
     touches_by_item,
-    touches_of,
 )
-from stream.messages import ItemPairs, ItemTouch, read_item_pairs, to_message
+from stream.messages import Beside, ItemPairs, ItemTouch, read_item_pairs, to_message
 
 DAY_MS = 86_400_000
 RULES = CountingRules(
@@ -29,66 +34,82 @@ def touch(item_id: str = "boots", *others: str, **fields: object) -> ItemTouch:
     return ItemTouch(item_id=item_id, others=list(others), **{**base, **fields})  # type: ignore[arg-type]
 
 
-def pairs(sequence: int, *touches: ItemTouch, source_partition: int = 0) -> ItemPairs:
-    return ItemPairs(source_partition=source_partition, sequence=sequence, touches=list(touches))
+def pairs(
+    sequence: int, *touches: ItemTouch, beside: Sequence[Beside] = (), source_partition: int = 0
+) -> ItemPairs:
+    return ItemPairs(
+        source_partition=source_partition,
+        sequence=sequence,
+        touches=list(touches),
+        beside=list(beside),
+    )
 
 
 def folded(*touches: ItemTouch, rules: CountingRules = RULES) -> ItemState:
     return fold(ItemState("boots"), list(enumerate(touches)), rules)
 
 
-def test_a_first_act_pairs_the_item_with_each_recent_one_in_both_rows() -> None:
-    touches = touches_of(
-        "boots",
-        ["hat", "laces"],
-        weight=0.5,
-        first=True,
-        event_time_ms=NOW_MS,
-        region="north",
+def first_act(item_id: str, *recent: str, **fields: Any) -> ItemTouch:
+    told = touch_of(
+        item_id, recent, **{"weight": 1.0, "first": True, "event_time_ms": NOW_MS, **fields}
     )
-    assert touches == [
-        touch("boots", "hat", "laces", weight=0.5, region="north"),
-        touch("hat", "boots", weight=0.0, first=False),
-        touch("laces", "boots", weight=0.0, first=False),
-    ]
+    assert told is not None
+    return told
+
+
+def test_a_first_act_pairs_the_item_with_each_recent_one() -> None:
+    told = first_act("boots", "hat", "laces", weight=0.5, region="north")
+    assert told == touch("boots", "hat", "laces", weight=0.5, region="north")
 
 
 def test_an_item_is_no_neighbour_of_itself_and_recent_items_count_once() -> None:
-    touches = touches_of(
-        "boots", ["hat", "boots", "hat"], weight=1.0, first=True, event_time_ms=NOW_MS
-    )
-    assert [t.others for t in touches] == [["hat"], ["boots"]]
+    assert first_act("boots", "hat", "boots", "hat").others == ["hat"]
 
 
 def test_a_repeated_act_counts_for_popularity_alone() -> None:
-    touches = touches_of("boots", ["hat"], weight=0.5, first=False, event_time_ms=NOW_MS)
-    assert touches == [touch("boots", weight=0.5, first=False)]
+    told = touch_of("boots", ["hat"], weight=0.5, first=False, event_time_ms=NOW_MS)
+    assert told == touch("boots", weight=0.5, first=False)
 
 
 def test_a_repeated_act_without_weight_says_nothing() -> None:
-    assert not touches_of("boots", ["hat"], weight=0, first=False, event_time_ms=NOW_MS)
+    assert touch_of("boots", ["hat"], weight=0, first=False, event_time_ms=NOW_MS) is None
 
 
-def test_touches_travel_to_the_partition_of_their_item() -> None:
-    touches = touches_of("boots", ["hat"], weight=1.0, first=True, event_time_ms=NOW_MS)
+def test_touches_travel_to_the_partitions_of_their_item_and_of_its_neighbours() -> None:
+    partitions = {"boots": 3, "hat": 1, "laces": 1, "cup": 3}
+    told = first_act("boots", "hat", "laces", "cup")
     by_partition = pairs_by_partition(
-        touches, {"boots": 3, "hat": 1}.__getitem__, source_partition=2, sequence=7
+        [told], partitions.__getitem__, source_partition=2, sequence=7
     )
     assert by_partition == {
-        3: pairs(7, touches[0], source_partition=2),
-        1: pairs(7, touches[1], source_partition=2),
+        3: pairs(7, told, beside=[Beside("boots", ["cup"], NOW_MS)], source_partition=2),
+        1: pairs(7, beside=[Beside("boots", ["hat", "laces"], NOW_MS)], source_partition=2),
     }
+
+
+def test_a_message_too_large_for_kafka_is_told_in_parts() -> None:
+    items = [f"{n:05}{'x' * 250}" for n in range(4000)]
+    told = [first_act(item, *items[n - 3 : n]) for n, item in enumerate(items) if n >= 3]
+    whole = pairs_by_partition(told, lambda _: 0, source_partition=2, sequence=7)[0]
+    messages = to_messages(whole)
+    parts = [read_item_pairs(message) for message in messages]
+    assert len(messages) > 1
+    assert max(map(len, messages)) <= PART_BYTES
+    assert [touch for part in parts for touch in part.touches] == whole.touches
+    assert [beside for part in parts for beside in part.beside] == whole.beside
+    sequences = [part.sequence for part in parts]
+    assert sequences == sorted(set(sequences))
+    [following] = to_messages(pairs(8, touch("boots")))
+    assert read_item_pairs(following).sequence > sequences[-1]
 
 
 def test_users_who_took_both_items_are_counted_alike_in_both_rows() -> None:
     messages = [
-        (
-            offset,
-            pairs(
-                offset, *touches_of("boots", recent, weight=1.0, first=True, event_time_ms=NOW_MS)
-            ),
-        )
+        (offset, of_it)
         for offset, recent in enumerate([["hat"], ["hat", "laces"], []])
+        for of_it in pairs_by_partition(
+            [first_act("boots", *recent)], lambda _: 0, source_partition=0, sequence=offset
+        ).values()
     ]
     states = fold_batch({}, touches_by_item(messages), RULES)
     assert states["boots"].n_users == 3
