@@ -145,7 +145,7 @@ def test_34_soak_loses_nothing_doubles_nothing_and_stays_flat(arena, tmp_path):
 
 @pytest.mark.timeout(200)
 def test_34_what_leaks_in_a_worker_is_found_within_a_minute(arena, tmp_path):
-    with arena.trial("34 a leak put in", inject={**SMALL, "FAULT_LEAK_KIB": "8"}) as trial:
+    with arena.trial("34 a leak put in", inject={**SMALL, "FAULT_LEAK_KIB": "32"}) as trial:
         watch = Watch(trial, csv_path(tmp_path, "leak"))
         with watch.running(), trial.under_load(PER_S):
             time.sleep(60)
