@@ -181,6 +181,26 @@ def test_where_a_batch_ends_does_not_matter(events, data):
 
 
 @given(histories())
+def test_an_item_is_taken_beside_those_that_were_taken_last(events):
+    touches = fold(UserState(), events, VECTORS, RULES).touches
+    last_ms: dict[str, int] = {}
+    for touch in touches:
+        latest_first = sorted(last_ms, key=lambda item: (last_ms[item], item), reverse=True)
+        assert touch.first == (touch.item_id not in last_ms)
+        assert touch.others == (tuple(latest_first) if touch.first else ())
+        last_ms[touch.item_id] = max(touch.event_time_ms, last_ms.get(touch.item_id, 0))
+
+
+@given(histories())
+def test_what_an_act_says_of_items_does_not_depend_on_where_a_batch_ends(events):
+    state, touches = UserState(), []
+    for event in events:
+        folded = fold(from_row(to_row(state)), [event], VECTORS, RULES)
+        state, touches = folded.state, touches + folded.touches
+    assert touches == fold(UserState(), events, VECTORS, RULES).touches
+
+
+@given(histories())
 def test_items_that_arrive_after_the_acts_are_folded_as_if_they_had_been_there(events):
     acts = [e for e in events if not (e.source == "clickstream" and e.event.type == "impression")]
     blind = fold(UserState(), acts, {}, RULES).state
