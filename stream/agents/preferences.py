@@ -27,8 +27,8 @@ from stream.engine.table import CONTROL, PartitionTable
 from stream.messages import BadDerived, ItemTouch
 from stream.topics import CHURN_RISK, ITEM_PAIRS, RECOMMENDATIONS
 
-#: Rows looked at between two breaths of the event loop when a partition is taken over.
-SCAN_ROWS = 500
+#: Users folded, or rows looked at, between two breaths of the event loop.
+SLICE = 500
 
 
 class Preferences:
@@ -76,7 +76,7 @@ class Preferences:
             work = Work(BatchReport("batch", len(batch)))
             self._take_in(batch, work)
             work.load(self._table, self._states)
-            self._fold(work)
+            await self._fold(work)
             work.report.seconds["fold"] = perf_counter() - started
             now_ms = self._clock()
             due = self._recommending.due(work, now_ms, self._pace.room_for_batch())
@@ -124,12 +124,12 @@ class Preferences:
         """Find the recommendations that were put off when the last owner stopped."""
         after, n_users = b"", 0
         while partition in self._committer.partitions:
-            rows = self._table.scan(partition, after, SCAN_ROWS)
+            rows = self._table.scan(partition, after, SLICE)
             for key, row in rows:
                 if has_pending(row):
                     self._recommending.put_off.put(partition, key.decode(), 0)
             n_users += len(rows)
-            if len(rows) < SCAN_ROWS:
+            if len(rows) < SLICE:
                 self._churn.take_over(partition, n_users)
                 return
             after = rows[-1][0]
@@ -176,10 +176,12 @@ class Preferences:
             effect = self._failures.effect(message, error, work.report)
             work.commit(message.partition).effects.append(effect)
 
-    def _fold(self, work: Work) -> None:
+    async def _fold(self, work: Work) -> None:
         items = (item for draft in work.drafts for item in draft.items())
         vectors = ItemVectors(self._catalogue, items)
-        for draft in work.drafts:
+        for number, draft in enumerate(work.drafts, start=1):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
             draft.apply(vectors, self._rules, self._committer.covered(draft.partition))
             for taken, outcome in zip(draft.taken, draft.outcomes, strict=True):
                 work.report.count(taken.message.topic, outcome)
