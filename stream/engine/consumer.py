@@ -11,8 +11,8 @@ Faust's own consumer may commit past an event that no stream has seen, and so lo
 
 Here the order of handing over is kept, and only its acknowledged beginning is committed. Records
 that are not handed over make the consumer go back to what is committed. A record is handed to a
-stream without the four tasks that Faust makes for it, and those of a changelog go to the recovery
-together.
+stream without the four tasks that Faust makes for it (see conductor.py), and those of a changelog
+go to the recovery together.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from stream.engine.conductor import EngineConductor
 from stream.engine.recovery import EngineTables
 
 #: How long a fetch waits for records.
@@ -187,7 +188,8 @@ class EngineConsumer(driver.Consumer):
         offset = message.offset
         if offset < self._expected.get(tp, 0):
             return True
-        if not await self._is_taken(message):
+        conductor = cast(EngineConductor, self.app.topics)
+        if not (conductor.take(message) or await self._is_taken(message)):
             return False
         self._expected[tp] = offset + 1
         self._delivered[tp].append(offset)

@@ -8,6 +8,7 @@ from typing import Any, cast
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from stream.engine.conductor import EngineConductor
 from stream.engine.consumer import CommittedPositions, EngineConsumer
 from stream.engine.resting import resting
 
@@ -53,4 +54,5 @@ class ThreadedConsumer(EngineConsumer):
 class EngineTransport(driver.Transport):
     """The transport of both tiers."""
 
+    Conductor = EngineConductor
     Consumer = ThreadedConsumer
