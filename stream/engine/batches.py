@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from functools import cached_property
 from typing import Any
 
 import faust
@@ -53,6 +54,12 @@ class BatchStream(faust.Stream[Any]):
         while len(batch) < max_events and not (queue.empty() or queue._errors):
             self._take(queue.get_nowait(), batch)
 
+    @cached_property
+    def _parts(self) -> tuple[Any, Any, Any]:
+        """What is asked for each event, looked up once: Faust would find it anew each time."""
+        app = self.app
+        return app.flow_control, app.topics.acking_topics, app.consumer
+
     def _take(self, event: EventT[Any], batch: list[EventT[Any]]) -> None:
         """Add an event to the batch, at once in progress, unless its assignment has ended.
 
@@ -61,17 +68,17 @@ class BatchStream(faust.Stream[Any]):
         batch that is still gathered while a rebalance begins: Faust waits for what is in progress
         before it lets go of the partitions, and forgets what is in the queues.
         """
-        message = event.message
+        message, (flow, acking_topics, consumer) = event.message, self._parts
         if message.generation_id != self.app.consumer_generation_id:
             log.info("left to be read again: %s offset=%d, of an earlier time", *_place(message))
             return
-        if not self.app.flow_control.is_active():
+        if not flow.is_active():
             log.info("left to be read again: %s offset=%d, while rebalancing", *_place(message))
             return
         batch.append(event)
-        if not message.tracked and message.topic in self.app.topics.acking_topics:
+        if not message.tracked and message.topic in acking_topics:
             message.tracked = True
-            self.app.consumer.track_message(message)
+            consumer.track_message(message)
 
 
 def _place(message: Any) -> tuple[str, int]:

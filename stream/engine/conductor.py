@@ -22,7 +22,9 @@ class EngineConductor(Conductor):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Looked up once: Faust finds each anew for every message.
         self._event_type: Any = self.app.conf.Event
+        self._flow = self.app.flow_control
         self._pressure: dict[TP, Pressure] = {}
 
     def take(self, message: Any) -> bool:
@@ -31,16 +33,16 @@ class EngineConductor(Conductor):
         It is when the flow is suspended, when the stream's buffer is full, and when a partition
         has not exactly one stream.
         """
-        app, tp = self.app, message.tp
+        tp = message.tp
         channels = self._tp_index.get(tp)
-        if not channels or len(channels) > 1 or not app.flow_control.is_active():
+        if not channels or len(channels) > 1 or not self._flow.is_active():
             return False
         (channel,) = channels
         queue: Any = channel.queue
         if queue.full():
             return False
         message.incref()
-        event = self._event_type(app, message.key, message.value, None, message)
+        event = self._event_type(self.app, message.key, message.value, None, message)
         high, drop = self._pressure.get(tp) or self._pressure_of(tp)
         queue.put_nowait_enhanced(event, on_pressure_high=high, on_pressure_drop=drop)
         return True

@@ -131,6 +131,7 @@ class EngineConsumer(driver.Consumer):
         for tp in (records.keys() - sources.keys()) & active:
             await self._restore(tp, records[tp])
         unread, whole = await self._gapped(sources), True
+        take = cast(EngineConductor, self.app.topics).take
         for number, (tp, record) in enumerate(self.scheduler.iterate(sources), start=1):
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
@@ -142,7 +143,7 @@ class EngineConsumer(driver.Consumer):
                 # Not one behind it either, even if the partition is resumed meanwhile.
                 unread.add(tp)
                 whole = False
-            elif not await self._deliver(tp, self._to_message(tp, record)):
+            elif not await self._deliver(tp, self._to_message(tp, record), take):
                 return False
         return whole
 
@@ -183,13 +184,12 @@ class EngineConsumer(driver.Consumer):
     def _is_source(self, tp: TP) -> bool:
         return bool(self.app.topics.acks_enabled_for(tp.topic))
 
-    async def _deliver(self, tp: TP, message: Any) -> bool:
+    async def _deliver(self, tp: TP, message: Any, take: Callable[[Any], bool]) -> bool:
         """Hand one message over; False when the flow stopped before it was taken."""
         offset = message.offset
         if offset < self._expected.get(tp, 0):
             return True
-        conductor = cast(EngineConductor, self.app.topics)
-        if not (conductor.take(message) or await self._is_taken(message)):
+        if not (take(message) or await self._is_taken(message)):
             return False
         self._expected[tp] = offset + 1
         self._delivered[tp].append(offset)
