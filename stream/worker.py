@@ -62,6 +62,8 @@ CONDITIONS: dict[ProcessName, tuple[Condition, ...]] = {
 NOT_READY_AFTER_S = 30.0
 #: A worker that does not stop by itself is ended: what it did not acknowledge is read again.
 STOP_DEADLINE_S = 20.0
+#: One that has failed has nothing to bring to an end; its client may wait for a broker meanwhile.
+FAILED_DEADLINE_S = 5.0
 #: The broker answers, and the group's coordinator has not heard of us for longer than a rebalance
 #: may take: the client has given up somewhere, and only starting again helps.
 FORGOTTEN_AFTER_S = 90.0
@@ -180,20 +182,24 @@ class _Worker:
             await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
             running.cancel()
-            self._end_if_stuck()
+            self._end_if_stuck(running)
             try:
                 return await running
             except asyncio.CancelledError:
                 return 0
 
-    def _end_if_stuck(self) -> None:
+    def _end_if_stuck(self, running: asyncio.Task[int]) -> None:
         """End the process the hard way if it does not stop in time: an agent may hang for ever."""
+        deadline_s, code = STOP_DEADLINE_S, EXIT_STUCK
+        if running.done():  # by itself
+            deadline_s = FAILED_DEADLINE_S
+            code = EXIT_CRASHED if running.exception() else running.result()
 
         def end() -> None:
-            log.error("not stopped after %.0f s: ending the process", STOP_DEADLINE_S)
-            os._exit(EXIT_STUCK)
+            log.error("not stopped after %.0f s: ending the process", deadline_s)
+            os._exit(code)
 
-        asyncio.get_running_loop().call_later(STOP_DEADLINE_S, end)
+        asyncio.get_running_loop().call_later(deadline_s, end)
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         port = metrics_port(self._settings, self._name)

@@ -113,6 +113,11 @@ class Supervised(Workers):
                     return pid
         return 0
 
+    def is_there(self, process: str | None = None) -> bool:
+        """True while one of the processes runs, or (None) the worker."""
+        assert self.process
+        return bool(self.pid(process)) if process else self.process.poll() is None
+
     def kill(self, process: str | None = None) -> None:
         """SIGKILL one process, or (None) all of them at once, as a power cut would."""
         if process is None:

@@ -59,7 +59,10 @@ class Strikes:
         worker = self.rng.choice(
             self.trial.workers if self.second_is_there else [self.trial.worker]
         )
-        victim, before = self.rng.choice(VICTIMS), len(worker.starts)
+        victim = self.rng.choice(VICTIMS)
+        # It may have ended by itself just now, after an outage, and not be there again.
+        worker.until(lambda: worker.is_there(victim), "there")
+        before = len(worker.starts)
         self.watch.note(f"1: {victim or 'all'} of {worker.folder.name} killed")
         worker.kill(victim)
         self.n_kills += 1

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaConnectionError
@@ -139,3 +141,47 @@ def test_a_child_that_does_not_stop_is_ended_and_said_to_be(
     deaf = child(ignoring)
     deaf.terminate()
     assert _ended(deaf) == -signal.SIGKILL
+
+
+async def fails() -> int:
+    raise RuntimeError("of its own")
+
+
+async def stands_still() -> int:
+    return module.EXIT_STUCK
+
+
+async def works_on() -> int:
+    await asyncio.sleep(60)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "after_s"),
+    [
+        (fails, module.EXIT_CRASHED, 0.01),
+        (stands_still, module.EXIT_STUCK, 0.01),
+        (works_on, module.EXIT_STUCK, 0.05),
+    ],
+)
+async def test_a_process_that_does_not_stop_is_ended_with_the_code_of_what_it_ended_for(
+    work: Callable[[], Coroutine[Any, Any, int]],
+    code: int,
+    after_s: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[tuple[int, float]] = []
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    monkeypatch.setattr(module.os, "_exit", lambda c: ended.append((c, loop.time() - started_s)))
+    monkeypatch.setattr(module, "FAILED_DEADLINE_S", 0.01)
+    monkeypatch.setattr(module, "STOP_DEADLINE_S", 0.05)
+    running = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    worker: Any = object.__new__(_Worker)
+    worker._end_if_stuck(running)
+    await asyncio.sleep(0.2)
+    running.cancel()
+    [(exit_code, passed_s)] = ended
+    assert exit_code == code
+    assert passed_s >= after_s
