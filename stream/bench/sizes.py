@@ -86,7 +86,7 @@ QUICK: Final[dict[str, Size]] = {
     "retrieval": Retrieval(n=6_000, dim=64, queries=64, singles=10, titles=64, rounds=1),
     "encoder": Encoder(short_texts=32, long_texts=16, singles=3, rounds=1),
     "state": State(users=64, acts=600, items=88),
-    "growth": Growth((50, 100), (100, 200), (1, 2), 50, 100, 1, events=600, rounds=1),
+    "growth": Growth((50, 100), (100, 200), (1, 2), 50, 100, 1, events=2_000, rounds=1),
     "workers": Backlog(events=2_000, users=200, items=200, rounds=1),
 }
 #: These cannot be measured without a broker.
