@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
 
 #: Lists made in one turn, at half a millisecond each: what everybody else waits for.
 LISTS_A_TURN = 64
 #: A batch of so many events, or of as many as there may be, is one of a backlog.
 MANY_EVENTS = 1_000
-#: How long it speaks for more behind it: batches of a backlog are not all of them large.
+#: How long it speaks, once it is done, for more behind it: not all of a backlog's are large.
 BEHIND_S = 0.25
 #: While behind, so often a turn makes lists all the same.
 BEHIND_EVERY_S = 0.5
@@ -32,9 +34,16 @@ class Pace:
         self._clock = clock
         self._behind_until_s = self._next_s = clock()
 
-    def took(self, n_events: int) -> None:
-        """Note the size of a batch taken from the topics."""
-        if n_events >= self._many:
+    @contextmanager
+    def reading(self, n_events: int) -> Iterator[None]:
+        """Note the size of a batch taken from the topics, for as long as it is worked on."""
+        if n_events < self._many:
+            yield
+            return
+        self._behind_until_s = inf
+        try:
+            yield
+        finally:
             self._behind_until_s = self._clock() + BEHIND_S
 
     def room_for_batch(self) -> int:

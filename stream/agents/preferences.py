@@ -70,9 +70,12 @@ class Preferences:
 
     async def process(self, batch: Sequence[SourceMessage]) -> None:
         """Fold a micro-batch; return when its state and outputs have arrived."""
+        with self._pace.reading(len(batch)):
+            await self._process(batch)
+
+    async def _process(self, batch: Sequence[SourceMessage]) -> None:
         async with self._turn:
             started = perf_counter()
-            self._pace.took(len(batch))
             work = Work(BatchReport("batch", len(batch)))
             self._take_in(batch, work)
             work.load(self._table, self._states)

@@ -5,28 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from stream.bench import encoder, growth, ingest, latency, retrieval, state, workers
 from stream.bench.broker import topics_of_this_run
 from stream.bench.report import Figure
 from stream.bench.rounds import OnTurn
 from stream.bench.sizes import ON_KAFKA, Size
 from stream.demo.processes import terminated_as_interrupted
 from stream.settings import Settings
-
-_MEASURES: dict[str, Callable[[Any, Settings, OnTurn], Figure]] = {
-    "ingest": ingest.measure,
-    "latency": latency.measure,
-    "retrieval": retrieval.measure,
-    "encoder": encoder.measure,
-    "state": state.measure,
-    "growth": growth.measure,
-    "workers": workers.measure,
-}
 
 
 def run_bench(
@@ -50,7 +40,9 @@ def run_bench(
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     with terminated_as_interrupted(), topics as own, _progress(console) as tell:
         for name, size in sizes.items():
-            yield _MEASURES[name](size, own, tell(name))
+            # Each by itself: torch and transformers take seconds to load, and most need neither.
+            module: Any = import_module(f"stream.bench.{name}")
+            yield module.measure(size, own, tell(name))
 
 
 @contextmanager

@@ -182,6 +182,21 @@ async def test_a_backlog_is_read_first_and_then_each_gets_one_list_from_all_of_i
     assert {"boots", "tea"} <= named
 
 
+async def test_a_backlog_whose_batches_take_long_is_a_backlog_all_the_same(
+    small: PreferenceStage,
+) -> None:
+    await small.start()
+    small.stock()
+
+    def clock() -> int:  # asked once the batch is folded
+        small.monotonic_s += 9
+        return small.now_ms
+
+    small.stage._clock = clock
+    acts = [small.act("boots", user_id=f"u{n}") for n in range(100)]
+    assert recommendations(await small(*acts)) == []
+
+
 async def test_a_few_are_answered_while_a_backlog_lasts_those_who_have_waited_longest(
     small: PreferenceStage,
 ) -> None:
