@@ -26,6 +26,8 @@ _EXTRAS = ("long_term_interest", "recent_interest", "popular", "new_arrival")
 #: The kind of a reason, with the item id or the text that it names.
 Said = tuple[str, str | None, str | None]
 
+_NOTHING = (Reason("popular", 0.0),)
+
 #: The source of an item, by the kind of its weightiest reason.
 SOURCE_OF: dict[str, str] = {
     "similar_to_item": "short_interest",
@@ -116,10 +118,10 @@ def _all_reasons(
 
 
 def _reasons(columns: list[int], shares: list[float], said: list[Said]) -> tuple[Reason, ...]:
-    reasons = []
-    for column, share in zip(columns, shares, strict=True):
-        if share >= LEAST_SHARE:
-            kind, item_id, text = said[column]
-            reasons.append(Reason(kind, share, item_id, text))
+    reasons = [
+        Reason(kind, share, item_id, text)
+        for (kind, item_id, text), share in zip([said[c] for c in columns], shares, strict=True)
+        if share >= LEAST_SHARE
+    ]
     # Nothing speaks for it, yet nothing better was left.
-    return tuple(reasons) or (Reason("popular", 0.0),)
+    return tuple(reasons) or _NOTHING

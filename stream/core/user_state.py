@@ -178,11 +178,12 @@ def profile_of(
     ``vectors`` holds the known ones among ``waiting_items``; an act on an item that it does not
     hold says nothing to the interests.
     """
-    long, long_weight = long_interest(state, vectors, rules)
-    short, short_weight = short_interest(state, vectors, rules)
+    told = _told(state, vectors)
+    long, long_weight = _long_interest(state, told, rules)
+    short, short_weight = _short_interest(told, rules)
     return Profile(
         items=_history(state),
-        texts=_texts(state),
+        texts=_texts(state, told),
         long_interest=long,
         long_weight=long_weight,
         short_interest=short,
@@ -197,50 +198,67 @@ def long_interest(
     state: UserState, vectors: Mapping[str, Vector], rules: Rules
 ) -> tuple[Vector | None, float]:
     """Return the lasting interest and its weight, as of the newest that is in it."""
-    told = [e for e in _told(state, vectors) if not e.folded]
-    as_of_ms = max((e.event_time_ms for e in told), default=0)
-    if state.long is None:
-        return _decayed_sum(told, as_of_ms, rules.long_half_life_ms)
-    as_of_ms = max(as_of_ms, state.long.as_of_ms)
-    old = 0.5 ** ((as_of_ms - state.long.as_of_ms) / rules.long_half_life_ms)
-    vector, weight = state.long.array() * np.float32(old), state.long.weight * old
-    new, new_weight = _decayed_sum(told, as_of_ms, rules.long_half_life_ms)
-    return (vector if new is None else vector + new), weight + new_weight
+    return _long_interest(state, _told(state, vectors), rules)
 
 
 def short_interest(
     state: UserState, vectors: Mapping[str, Vector], rules: Rules
 ) -> tuple[Vector | None, float]:
     """Return the interest of the moment and its weight: it follows from what is kept alone."""
-    told = _told(state, vectors)
-    as_of_ms = max((e.event_time_ms for e in told), default=0)
-    return _decayed_sum(told, as_of_ms, rules.short_half_life_ms)
+    return _short_interest(_told(state, vectors), rules)
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
-    vector: Vector
-    weight: float
-    event_time_ms: int
-    folded: bool
+class _Told(Struct, frozen=True):
+    """The acts and searches that say something, searches last, in columns."""
+
+    events: Sequence[Act | TextAct]
+    vectors: Sequence[Vector]
+    n_texts: int
+
+    def texts(self) -> Sequence[Vector]:
+        return self.vectors[len(self.vectors) - self.n_texts :]
 
 
-def _told(state: UserState, vectors: Mapping[str, Vector]) -> list[_Told]:
-    told = [
-        _Told(vectors[a.item_id], a.weight, a.event_time_ms, a.folded)
-        for a in state.acts
-        if a.item_id in vectors
-    ]
-    return told + [_Told(t.array(), t.weight, t.event_time_ms, t.folded) for t in state.texts]
+def _told(state: UserState, vectors: Mapping[str, Vector]) -> _Told:
+    acts = [act for act in state.acts if act.item_id in vectors]
+    of_texts = [text.array() for text in state.texts]
+    return _Told(
+        [*acts, *state.texts], [*[vectors[act.item_id] for act in acts], *of_texts], len(of_texts)
+    )
+
+
+def _long_interest(state: UserState, told: _Told, rules: Rules) -> tuple[Vector | None, float]:
+    waiting = [place for place, event in enumerate(told.events) if not event.folded]
+    events = [told.events[place] for place in waiting]
+    as_of_ms = max((event.event_time_ms for event in events), default=0)
+    if state.long is not None:
+        as_of_ms = max(as_of_ms, state.long.as_of_ms)
+    half_life_ms = rules.long_half_life_ms
+    new, new_weight = _decayed_sum(
+        events, [told.vectors[place] for place in waiting], as_of_ms, half_life_ms
+    )
+    if state.long is None:
+        return new, new_weight
+    old = 0.5 ** ((as_of_ms - state.long.as_of_ms) / half_life_ms)
+    vector, weight = state.long.array() * np.float32(old), state.long.weight * old
+    return (vector if new is None else vector + new), weight + new_weight
+
+
+def _short_interest(told: _Told, rules: Rules) -> tuple[Vector | None, float]:
+    as_of_ms = max((event.event_time_ms for event in told.events), default=0)
+    return _decayed_sum(told.events, told.vectors, as_of_ms, rules.short_half_life_ms)
 
 
 def _decayed_sum(
-    told: Sequence[_Told], as_of_ms: int, half_life_ms: float
+    events: Sequence[Act | TextAct],
+    vectors: Sequence[Vector],
+    as_of_ms: int,
+    half_life_ms: float,
 ) -> tuple[Vector | None, float]:
-    if not told:
+    if not events:
         return None, 0.0
-    weights = [e.weight * 0.5 ** ((as_of_ms - e.event_time_ms) / half_life_ms) for e in told]
-    matrix = np.stack([e.vector for e in told])
+    weights = [e.weight * 0.5 ** ((as_of_ms - e.event_time_ms) / half_life_ms) for e in events]
+    matrix = np.array(vectors, np.float32)
     return np.asarray(np.asarray(weights, np.float32) @ matrix, np.float32), sum(weights)
 
 
@@ -257,9 +275,10 @@ def _history(state: UserState) -> tuple[HistoryItem, ...]:
     )
 
 
-def _texts(state: UserState) -> tuple[HistoryText, ...]:
+def _texts(state: UserState, told: _Told) -> tuple[HistoryText, ...]:
     texts = [
-        HistoryText("search", t.text, t.array(), t.weight, t.event_time_ms) for t in state.texts
+        HistoryText("search", text.text, vector, text.weight, text.event_time_ms)
+        for text, vector in zip(state.texts, told.texts(), strict=True)
     ]
     stated = state.stated
     if stated.interests_vector:
