@@ -240,13 +240,14 @@ class Catalogue:
 
     # Reading: what shoppers did -----------------------------------------------------------------
 
-    def neighbours(self, row: int) -> tuple[Rows, NDArray[np.float32]]:
-        """Return rows, (n,), and C = both / sqrt(users * users) of items taken with this one.
+    def neighbours(self, rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
+        """Return the items taken with those of ``rows``, one after the other: their rows (t,), the
+        place in ``rows`` of what each was taken with (t,), and C = both / sqrt(users * users) (t,).
 
         They need not be recommendable.
         """
         with self._lock:
-            return self._neighbours.get(row)
+            return self._neighbours.get(rows)
 
     def popular(self, k: int, region: str | None, now_ms: int) -> Rows:
         """Return min(k, len(self)) rows: the region's most popular, then all's, then the newest."""

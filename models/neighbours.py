@@ -36,9 +36,6 @@ class Taken:
     counts: NDArray[np.float32]
 
 
-NOTHING_TAKEN = Taken(np.empty(0, np.int32), np.empty(0, np.float32))
-
-
 class NeighbourTable:
     """Co-occurrence by row. Counts of different times meet as logarithms moved to time zero."""
 
@@ -77,18 +74,24 @@ class NeighbourTable:
             self._half_log_users[row] = np.inf
             del self._log_counts[row]
 
-    def get(self, row: int) -> tuple[Rows, NDArray[np.float32]]:
-        """Return neighbours, shape (n,), and their C = both / sqrt(users * users), at most 1.
+    def get(self, rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
+        """Return all neighbours of some rows, one after the other: the neighbours (t,), the place
+        in ``rows`` of what each is one of (t,), and C = both / sqrt(users * users), at most 1 (t,).
 
-        A neighbour whose own count of users is not known yet is left out until it is.
+        What has no known count of users, on either side, is left out until it has.
         """
-        taken = self._taken.get(row, NOTHING_TAKEN)
-        if len(taken.rows) == 0 or not np.isfinite(self._half_log_users[row]):
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        log_c = self._log_counts[row] - self._half_log_users[taken.rows]
+        asked = rows.tolist()
+        places = [place for place, row in enumerate(asked) if row in self._taken]
+        if not places:
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
+        taken = [self._taken[asked[place]].rows for place in places]
+        others = np.concatenate(taken)
+        log_c = np.concatenate([self._log_counts[asked[place]] for place in places])
+        log_c -= self._half_log_users[others]
         c = np.exp2(np.minimum(log_c, 0)).astype(np.float32)
         known = c > 0
-        return taken.rows[known].astype(np.int64), c[known]
+        of_each = np.repeat(np.array(places), [len(of_it) for of_it in taken])
+        return others[known].astype(np.int64), of_each[known], c[known]
 
     def rows(self) -> Iterator[tuple[int, Taken, float, int]]:
         """Yield row, what is taken with it, its users, as of when."""

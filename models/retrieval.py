@@ -97,18 +97,7 @@ class Retrieval:
 
     def together(self, shoppers: Shoppers) -> Together:
         """Return the neighbours of every element."""
-        known: dict[int, tuple[Rows, NDArray[np.float32]]] = {PADDING: (_NO_ROWS, _NO_VALUES)}
-        of_elements = []
-        for row in shoppers.rows.tolist():
-            if (found := known.get(row)) is None:
-                found = known[row] = self._catalogue.neighbours(row)
-            of_elements.append(found)
-        lengths = [len(rows) for rows, _ in of_elements]
-        return Together(
-            rows=np.concatenate([_NO_ROWS, *(rows for rows, _ in of_elements)]),
-            elements=np.repeat(np.arange(len(of_elements)), lengths),
-            strengths=np.concatenate([_NO_VALUES, *(values for _, values in of_elements)]),
-        )
+        return Together(*self._catalogue.neighbours(shoppers.rows))
 
     def _evidences(self, profiles: Sequence[Profile]) -> list[Evidence]:
         rows = self._catalogue.rows([act.item_id for p in profiles for act in p.items]).tolist()

@@ -67,9 +67,9 @@ def test_a_tombstone_of_its_own_topic_takes_each_part(broker: FakeBroker) -> Non
     apply([broker.put_item("a"), broker.put_vector("a"), broker.put_neighbours("a", [("b", 2.0)])])
     apply([broker.put_neighbours("b", [("a", 2.0)])])
     row = catalogue.row("a")
-    assert len(catalogue.neighbours(row)[0]) == 1
+    assert len(catalogue.neighbours(np.array([row]))[0]) == 1
     apply([broker.put("item-neighbours", "a", None), broker.put("item-embeddings", "a", None, 1)])
-    assert len(catalogue.neighbours(row)[0]) == 0
+    assert len(catalogue.neighbours(np.array([row]))[0]) == 0
     assert not catalogue.raw_vectors(["a"])[1].any()
     assert catalogue.facts("a") is not None
 
@@ -80,7 +80,7 @@ def test_neighbours_arrive_with_popularity(broker: FakeBroker) -> None:
     for item_id in ("a", "b", "c"):
         records += [broker.put_item(item_id), broker.put_vector(item_id)]
     writer(catalogue).apply(records)
-    rows, strengths = catalogue.neighbours(catalogue.row("a"))
+    rows, _, strengths = catalogue.neighbours(np.array([catalogue.row("a")]))
     assert [catalogue.item_id(row) for row in rows.tolist()] == ["b"]
     assert strengths.tolist() == pytest.approx([0.5])
     popular = catalogue.popular(2, "north", builders.NOW_MS)

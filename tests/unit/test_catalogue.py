@@ -223,12 +223,13 @@ def test_neighbours_are_weighed_by_how_many_took_each(rng: np.random.Generator) 
     catalogue = shop(rng, 3)
     catalogue.put_neighbours(counts("i0", n_users=4.0, neighbours=[("i1", 2.0), ("i2", 1.0)]))
     catalogue.put_neighbours(counts("i1", n_users=9.0))
-    rows, strengths = catalogue.neighbours(0)
+    rows, places, strengths = catalogue.neighbours(np.array([0]))
+    assert places.tolist() == [0]
     # Of i2 nobody has said yet how many took it.
     assert named(catalogue, rows) == ["i1"]
     assert strengths.tolist() == pytest.approx([2 / 6])
     catalogue.put_neighbours(counts("i2", n_users=1.0))
-    assert catalogue.neighbours(0)[1].tolist() == pytest.approx([2 / 6, 1 / 2])
+    assert catalogue.neighbours(np.array([0]))[2].tolist() == pytest.approx([2 / 6, 1 / 2])
 
 
 def test_counts_of_different_times_are_compared_at_one(rng: np.random.Generator) -> None:
@@ -236,13 +237,25 @@ def test_counts_of_different_times_are_compared_at_one(rng: np.random.Generator)
     catalogue.put_neighbours(counts("i0", n_users=4.0, neighbours=[("i1", 2.0)]))
     # 36 users ten days ago are 18 now.
     catalogue.put_neighbours(counts("i1", n_users=36.0, as_of_ms=NOW_MS - 10 * DAY_MS))
-    assert catalogue.neighbours(0)[1].tolist() == pytest.approx([2 / (4 * 18) ** 0.5])
+    assert catalogue.neighbours(np.array([0]))[2].tolist() == pytest.approx([2 / (4 * 18) ** 0.5])
+
+
+def test_neighbours_of_several_rows_come_one_after_the_other(rng: np.random.Generator) -> None:
+    catalogue = shop(rng, 4)
+    catalogue.put_neighbours(counts("i0", n_users=4.0, neighbours=[("i1", 2.0), ("i2", 1.0)]))
+    catalogue.put_neighbours(counts("i1", n_users=9.0, neighbours=[("i0", 2.0)]))
+    catalogue.put_neighbours(counts("i2", n_users=1.0))
+    rows, places, strengths = catalogue.neighbours(np.array([1, PADDING, 0, 3, 0]))
+    assert named(catalogue, rows) == ["i0", "i1", "i2", "i1", "i2"]
+    assert places.tolist() == [0, 2, 2, 4, 4]
+    assert strengths.tolist() == pytest.approx([2 / 6, 2 / 6, 1 / 2, 2 / 6, 1 / 2])
+    assert (rows.dtype, places.dtype, strengths.dtype) == (np.int64, np.int64, np.float32)
 
 
 def test_an_item_nobody_took_has_no_neighbours(rng: np.random.Generator) -> None:
     catalogue = shop(rng, 3)
     for row in (0, PADDING, 999):
-        assert catalogue.neighbours(row)[0].tolist() == []
+        assert catalogue.neighbours(np.array([row]))[0].tolist() == []
 
 
 def test_popular_is_the_region_then_all_then_the_newest(rng: np.random.Generator) -> None:

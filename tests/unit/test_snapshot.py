@@ -59,7 +59,7 @@ def answers(catalogue: Catalogue) -> list[Any]:
     rows = [row for row in catalogue.rows(ids).tolist() if row >= 0]
     neighbours = {}
     for row in rows:
-        others, strengths = catalogue.neighbours(row)
+        others, _, strengths = catalogue.neighbours(np.array([row]))
         pairs = [(catalogue.item_id(o), s) for o, s in zip(others, strengths, strict=True)]
         neighbours[catalogue.item_id(row)] = sorted(pairs)
     found = catalogue.search(catalogue.centred(catalogue.rows(ids[8:])), 4)[1]
@@ -95,9 +95,9 @@ def test_restoring_replaces_what_was_there(tmp_path: Path) -> None:
 def test_a_neighbour_that_arrives_after_a_restore_is_resolved(tmp_path: Path) -> None:
     restored = Catalogue(DIM)
     restored.restore(load(save(tmp_path))[0])
-    before = len(restored.neighbours(restored.row("鞋 8"))[0])
+    before = len(restored.neighbours(np.array([restored.row("鞋 8")]))[0])
     restored.put_neighbours(NeighbourFacts("unseen", NOW_MS, 4.0))
-    assert len(restored.neighbours(restored.row("鞋 8"))[0]) == before + 1
+    assert len(restored.neighbours(np.array([restored.row("鞋 8")]))[0]) == before + 1
 
 
 def test_an_empty_catalogue_can_be_saved_and_restored(tmp_path: Path) -> None:
