@@ -17,6 +17,7 @@ from yarl import URL
 from stream.connection import password, ssl_context
 from stream.delivery import SourceMessage
 from stream.engine.batches import BatchStream, source_message
+from stream.engine.commits import WorkerEnds
 from stream.engine.lease import Lease
 from stream.engine.recovery import EngineTables
 from stream.engine.schema import RawSchema
@@ -48,7 +49,9 @@ class EngineApp(faust.App):
         # Before anything else: out of memory, even saying so may fail, and Faust starts an agent
         # again that has failed.
         self.lease.given_up = True
-        await super().crash(reason)
+        # What could not be committed because of it tells nothing more.
+        if not (self.crashed and isinstance(reason, WorkerEnds)):
+            await super().crash(reason)
 
     def _new_transport(self) -> TransportT:
         # ``kafka://`` means Faust's own driver wherever it is looked up by name.

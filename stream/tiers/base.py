@@ -75,9 +75,8 @@ class Background:
     async def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         try:
             await coroutine
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told, and the app ends with it
             await self._app.crash(error)
-            raise
 
     async def stop(self) -> None:
         """Cancel what still runs and wait for it."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from faust.types import Message
 
 from stream.delivery import SourceMessage
 from stream.engine.app import EngineApp, add_agent, new_app
+from stream.engine.commits import WorkerEnds
 from stream.settings import load_settings
 from stream.tiers.base import Background
 
@@ -85,9 +87,24 @@ async def test_and_a_task_in_the_background_that_fails(
     background = Background(app)
     background.start(step())
     [task] = background._tasks
-    with pytest.raises((RuntimeError, MemoryError)):
-        await task
+    await asyncio.wait({task})
     assert app.lease.given_up
+    assert task.exception() is telling
+    assert app.crashed is (telling is None)
+
+
+async def test_what_fails_because_of_a_failure_is_not_told_as_one(
+    app: EngineApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    await app.crash(RuntimeError("the reason"))
+    await app.crash(WorkerEnds("about to end"))
+    assert "the reason" in caplog.text
+    assert "about to end" not in caplog.text
+
+
+async def test_the_first_to_be_told_is_told_whatever_it_is(app: EngineApp) -> None:
+    await app.crash(WorkerEnds("about to end"))
+    assert app.crashed
 
 
 async def test_what_ends_in_good_order_goes_on_committing(app: EngineApp) -> None:
