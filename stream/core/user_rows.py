@@ -71,7 +71,7 @@ class _Acts(Struct, frozen=True, array_like=True, gc=False):
     times: list[int]  # the first as so much before the base, others after the one before
 
 
-class _Row(Struct, frozen=True, array_like=True, gc=False):
+class _Body(Struct, frozen=True, array_like=True, gc=False):
     """``base_ms`` is the latest event time; ``*_ago`` are told from it, see ``_ago``."""
 
     base_ms: int
@@ -85,25 +85,14 @@ class _Row(Struct, frozen=True, array_like=True, gc=False):
     stated: Stated | None
     region: str | None
     region_ago: int
+
+
+class _Row(_Body, frozen=True, array_like=True, gc=False):
+    """The columns of the body, and behind them what is due and was done."""
+
     pending: tuple[int, int, int, str, int] | None
     recommended_ago: int
     band: int
-
-
-class _Body(Struct, frozen=True, array_like=True, gc=False):
-    """The columns of ``_Row`` down to ``region_ago``."""
-
-    base_ms: int
-    offsets: tuple[int, ...]
-    activity: tuple[int | float | bytes, ...]
-    event_ids: bytes
-    acts: _Acts | None
-    long: tuple[bytes, bytes, int] | None
-    texts: tuple[tuple[int, str, bytes, float, bool], ...]
-    faded: tuple[Faded, ...]
-    stated: Stated | None
-    region: str | None
-    region_ago: int
 
 
 class Body(NamedTuple):
@@ -115,7 +104,7 @@ class Body(NamedTuple):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(_Row)
-#: MessagePack's mark of an array of so many elements; one byte up to 15 of them.
+#: MessagePack's mark of an array of so many elements: one byte, for up to 15 of them.
 _COLUMNS = bytes((0x90 | len(_Row.__struct_fields__),))
 #: The most that MessagePack takes for a number.
 _NUMBER_BYTES = 9
