@@ -98,7 +98,7 @@ class Assessment:
 
     The contributions sum to logit(probability) - base, where base is the typical customer's
     log-odds at 30 days. A feature that is not known (no price, no review) is not a driver. Of most
-    assessments nobody asks why, so the drivers are told apart by ``why`` when they are asked for.
+    assessments nobody asks why: ``why`` works the drivers out when they are asked for.
     """
 
     probability: float

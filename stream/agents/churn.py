@@ -149,7 +149,7 @@ class Churn:
             change = decide(assessment.probability, draft.state.band, self._rules.thresholds)
             if change is None:
                 continue
-            draft.is_assessed(change.band)
+            draft.note_band(change.band)
             trigger = self._trigger(draft)
             assessed = AssessedUser(draft.user_id, activity, assessment, now_ms, self._model.name)
             risk = churn_risk(assessed, change, self._rules.assess_s, trigger)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
 
-#: Lists made in one turn, at half a millisecond each: what everybody else waits for.
+#: Lists made in one turn, at half a millisecond to one each: what everybody else waits for.
 LISTS_A_TURN = 64
 #: A batch of so many events, or of as many as there may be, is one of a backlog.
 MANY_EVENTS = 1_000

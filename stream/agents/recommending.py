@@ -107,7 +107,7 @@ class Recommending:
             if trigger is None or not draft.publishable():
                 continue
             work.report.n_coalesced += draft.state.pending is not None
-            draft.is_due(trigger)
+            draft.note_due(trigger)
             if not self._is_due_or_put_off(draft, now_ms):
                 continue
             if len(due) < room:
@@ -179,7 +179,7 @@ class Recommending:
             trigger = draft.state.pending
             if trigger is None:
                 continue
-            draft.is_answered(now_ms)
+            draft.note_answered(now_ms)
             if ranked:
                 self._add(draft, trigger, profile, ranked, model, work, now_ms)
         work.report.seconds["recommend"] = perf_counter() - started

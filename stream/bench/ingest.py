@@ -127,7 +127,7 @@ def _figure(
     ratio, share = ours.over(faust), ours.over(floor)
     rows = [
         _row("prefstream, preference worker", ours, per_wall_s["ours"], ratio),
-        _row("  and the lists that follow", whole, None, whole.over(faust)),
+        _row("  with all of its lists", whole, None, whole.over(faust)),
         _row("Faust, one table counter", faust, per_wall_s["faust"], faust.over(faust)),
         _row("aiokafka getmany + msgspec decode", floor, None, floor.over(faust)),
     ]
@@ -147,8 +147,8 @@ def _figure(
         f"{size.items:,} items, {settings.partitions} partitions, store {settings.store}, one "
         "process each. CPU seconds are the process's own, user and system; those of the broker "
         "and of the neighbours process, which may lag, are left out. The clock stops with the "
-        f"last commit. Ours has {lists:,.0f} lists to make then, one for each who acted, and "
-        f"reaches {share.median:.1%} of the bare client.",
+        f"last commit. Ours makes {lists:,.0f} lists of a backlog, most of them then, and reaches "
+        f"{share.median:.1%} of the bare client.",
     )
 
 

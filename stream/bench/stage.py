@@ -94,7 +94,7 @@ class Stage:
     async def process(self, messages: Sequence[SourceMessage]) -> float:
         """Process messages in full micro-batches; return the CPU seconds that it took.
 
-        Lists are made by ``answer``, but for those of a last batch that is not full.
+        Lists are made by ``answer``, but for those of a batch too small for a backlog.
         """
         n_batch = self.settings.batch_max
         spent_s = 0.0

@@ -163,14 +163,14 @@ class UserDraft:
     def publishable(self) -> bool:
         return self.erased_at is None and self.state.stated.personalize
 
-    def is_due(self, trigger: Trigger) -> None:
+    def note_due(self, trigger: Trigger) -> None:
         """Note what the next recommendation is due to."""
         self.state = msgspec.structs.replace(self.state, pending=trigger)
 
-    def is_answered(self, now_ms: int) -> None:
+    def note_answered(self, now_ms: int) -> None:
         self.state = msgspec.structs.replace(self.state, pending=None, recommended_ms=now_ms)
 
-    def is_assessed(self, band: Band) -> None:
+    def note_band(self, band: Band) -> None:
         self.state = msgspec.structs.replace(self.state, band=band)
 
     def expire(self) -> None:

@@ -17,7 +17,7 @@ class EngineConductor(Conductor):
 
     Faust hands each message over by four coroutines: it takes a lock, looks whether its own
     producer is full, which we do not use, and has a registry of codecs decode what we leave as it
-    is. That was most of what reading an event cost before anything was done with it.
+    is. That was half of what handing an event over cost.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -11,7 +11,7 @@ class RawSchema(faust.Schema[bytes, bytes]):
     """Keys and values as bytes, null values included.
 
     Faust takes each through a registry of codecs, and reads a setting for each event: that was a
-    third of what handing an event over costs.
+    quarter of what handing an event over cost.
     """
 
     def __init__(self) -> None:

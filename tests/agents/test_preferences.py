@@ -22,7 +22,6 @@ from preference_stage import (
 )
 
 from stream.agents.item_vectors import ItemVectors
-from stream.agents.pace import BEHIND_S, LISTS_A_TURN
 from stream.agents.recommending import SLICE
 from stream.core.user_state import Rules, long_interest
 
@@ -154,84 +153,6 @@ async def test_a_partition_that_was_let_go_of_is_not_published_for(stage: Prefer
     await stage.stage.release({0})
     assert await stage.due(10 * INTERVAL_MS) == []
     await stage.stage.assess_silent()
-
-
-# --- more than can be answered at once ------------------------------------------------------------
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> PreferenceStage:
-    """A stage for which a hundred events are a full batch."""
-    return PreferenceStage(new_table(tmp_path), Outbox(), batch_max=100)
-
-
-async def test_a_backlog_is_read_first_and_then_each_gets_one_list_from_all_of_it(
-    small: PreferenceStage,
-) -> None:
-    await small.start()
-    small.stock()
-    sent = []
-    for item in ("boots", "lamp", "tea"):
-        sent += await small(*(small.act(item, user_id=f"u{n}") for n in range(100)))
-    assert recommendations(sent) == []
-    small.monotonic_s += BEHIND_S
-    found = recommendations(await small.due(0))
-    assert sorted(r.user_id for r in found) == sorted(f"u{n}" for n in range(100))
-    assert {r.trigger.offset for r in found} == set(range(200, 300))
-    named = {reason.item_id for item in found[0].items for reason in item.reasons}
-    assert {"boots", "tea"} <= named
-
-
-async def test_a_backlog_whose_batches_take_long_is_a_backlog_all_the_same(
-    small: PreferenceStage,
-) -> None:
-    await small.start()
-    small.stock()
-
-    def clock() -> int:  # asked once the batch is folded
-        small.monotonic_s += 9
-        return small.now_ms
-
-    small.stage._clock = clock
-    acts = [small.act("boots", user_id=f"u{n}") for n in range(100)]
-    assert recommendations(await small(*acts)) == []
-
-
-async def test_a_few_are_answered_while_a_backlog_lasts_those_who_have_waited_longest(
-    small: PreferenceStage,
-) -> None:
-    await small.start()
-    small.stock()
-    answered = []
-    for batch in range(4):
-        users = [f"u{100 * batch + n:03}" for n in range(100)]
-        await small(*(small.act("boots", user_id=user_id) for user_id in users))
-        small.monotonic_s += 0.2
-        small.now_ms += 200
-        answered += [r.user_id for r in recommendations(await small.due(0))]
-    assert answered == [f"u{n:03}" for n in range(64)] + [f"u{n:03}" for n in range(64, 128)]
-
-
-async def test_whoever_acts_while_others_wait_is_answered_at_once(small: PreferenceStage) -> None:
-    await small.start()
-    small.stock()
-    await small(*(small.act("boots", user_id=f"u{n}") for n in range(100)))
-    small.monotonic_s += BEHIND_S
-    [found] = recommendations(await small(small.act("tea", user_id="anna")))
-    assert found.user_id == "anna"
-
-
-async def test_no_turn_makes_more_lists_than_others_can_wait_for(small: PreferenceStage) -> None:
-    await small.start()
-    small.stock()
-    users = [f"u{n:02}" for n in range(99)]
-    sent = recommendations(await small(*(small.act("boots", user_id=u) for u in users)))
-    assert [r.user_id for r in sent] == users[:LISTS_A_TURN]
-    before = len(small.outbox.sent)
-    assert await small.stage.publish_due()
-    sent += recommendations(small.outbox.sent[before:])
-    assert [r.user_id for r in sent] == users
-    assert not await small.stage.publish_due()
 
 
 # --- what is shown --------------------------------------------------------------------------------

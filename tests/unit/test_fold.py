@@ -191,3 +191,14 @@ def test_the_event_time_and_not_the_arrival_says_what_region_a_user_is_in():
     late = clicked(1, context=Context(region="south"), event_time_ms=NOW_MS - DAY_MS)
     state = folded(clicked(0, context=Context(region="north")), late).state
     assert profile_at(state).region == "north"
+
+
+@pytest.mark.parametrize("shift", range(6))
+def test_an_event_id_is_a_duplicate_only_where_it_was_kept_as_one(shift):
+    kept = folded(clicked(event_id="e1")).state.event_ids
+    assert len(kept) == 6
+    # The same six bytes, at a border of two ids or across it.
+    ids = b"\0" * shift + kept + b"\0" * (6 - shift)
+    state = msgspec.structs.replace(UserState(), event_ids=ids)
+    [outcome] = folded(clicked(event_id="e1"), before=state).outcomes
+    assert outcome == ("folded" if shift else "duplicate")

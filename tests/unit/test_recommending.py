@@ -57,6 +57,16 @@ def test_when_the_clock_is_set_back_everyones_time_has_come() -> None:
     assert due.pop(NOW_MS - 86_399_000, 9) == [(0, "u1")]
 
 
+def test_those_over_the_limit_come_next_though_the_clock_was_set_back() -> None:
+    due = DueUsers()
+    due.pop(NOW_MS, 9)
+    for n in range(3):
+        due.put(0, f"u{n}", NOW_MS + n)
+    assert due.pop(NOW_MS - 86_400_000, 2) == [(0, "u0"), (0, "u1")]
+    assert len(due) == 1
+    assert due.pop(NOW_MS - 86_399_999, 2) == [(0, "u2")]
+
+
 def test_the_same_name_in_two_partitions_is_two_users() -> None:
     due = DueUsers()
     due.put(0, "u1", 100)
