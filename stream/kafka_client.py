@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 
 from stream.connection import client_options
 from stream.delivery import DeliveryFailed, Output
+from stream.engine.lease import Lease
 from stream.partitioner import partition_of
 from stream.settings import Settings
 
@@ -49,6 +50,17 @@ class KafkaSender:
         self._producer: Any = None
         self._turn = 0
         self._on_outcome = on_outcome
+        self._lease: Lease | None = None
+
+    def write_only_with(self, lease: Lease) -> None:
+        """Send nothing without the lease from now on, not even what was begun with it."""
+        self._lease = lease
+        if self._producer is not None:
+            self._guard(self._producer)
+
+    def _guard(self, producer: Any) -> None:
+        if self._lease is not None:
+            producer.client.send = self._lease.guarding(producer.client.send)
 
     async def start(self) -> None:
         """Connect; raises KafkaError when there is no broker."""
@@ -64,6 +76,7 @@ class KafkaSender:
             max_request_size=MAX_REQUEST_BYTES,
             request_timeout_ms=REQUEST_TIMEOUT_MS,
         )
+        self._guard(producer)
         try:
             await producer.start()
         except BaseException:
@@ -104,7 +117,10 @@ class KafkaSender:
             return_exceptions=True,
         )
         if any(isinstance(r, KafkaError) and not r.retriable for r in sent):
-            await self._renew()
+            try:
+                await self._renew()
+            except (KafkaError, OSError) as error:
+                raise DeliveryFailed(f"no connection: {error!r}") from error
         offsets = [0] * len(outputs)
         for (topic, _), batches, result in zip(places, places.values(), sent, strict=True):
             if isinstance(result, (KafkaError, OSError)):

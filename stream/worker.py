@@ -232,6 +232,8 @@ class _Worker:
         tier = _build(self._name, Parts.make(settings, self._metrics, readiness, sender))
         stack.push_async_callback(tier.stop)
         tier.app.on_events_lost = self._note_lost
+        if tier.app.tables:
+            sender.write_only_with(tier.app.lease)
         await tier.start()
         stack.push_async_callback(tier.app.stop)
         await tier.app.start()

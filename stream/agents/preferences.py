@@ -141,7 +141,7 @@ class Preferences:
     async def release(self, partitions: set[int]) -> None:
         """Let go of partitions, once what is being done to them is done."""
         async with self._turn:
-            self._committer.release(partitions)
+            await self._committer.release(partitions)
             self._recommending.put_off.drop(partitions)
             self._churn.release(partitions)
 

@@ -77,6 +77,7 @@ class Stage:
             writer.apply(self.messages(catalogue[start : start + _CATALOGUE_BATCH]))
         self._tier._catalogue.rebuild()
         await self._renew_lease()
+        self._tier.app.lease.assigned()
         await self._tier._users.hold(set(range(self.settings.partitions)))
 
     def messages(self, outputs: Iterable[Output]) -> list[SourceMessage]:

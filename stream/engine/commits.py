@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
+from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
@@ -47,6 +48,8 @@ KEYS_PREFIX = LEDGER_KEY + b"/"
 DELIVERED_KEY = CONTROL + b"delivered"
 #: A record of a ledger stays well below Kafka's default limit of 1 MiB per message.
 CHUNK_BYTES = 600_000
+#: Who waits longer keeps a group waiting that wants its partitions back.
+RETRY_AT_LEAST_EVERY_S = 2.0
 
 
 class CommitFailed(RuntimeError):
@@ -59,6 +62,10 @@ class WorkerEnds(CommitFailed):
 
 class _NotOwner(CommitFailed):
     """The partitions may be another worker's by now."""
+
+
+class _TakenAway(Exception):
+    """Partitions that were to be taken over are being taken away again."""
 
 
 class Effect(Struct, frozen=True, array_like=True):
@@ -79,12 +86,14 @@ class Ledger(Struct, frozen=True, array_like=True):
     """What the last commit of a partition did.
 
     Its outputs lie in ``n_chunks`` records beside it, the keys of its rows in ``n_key_chunks``.
+    ``writer`` tells two commits of the same number apart.
     """
 
     through: dict[str, int]
     n_key_chunks: int
     n_chunks: int
     stream_time_ms: int
+    writer: str = ""
 
 
 @dataclass(slots=True)
@@ -140,8 +149,12 @@ class Committer:
     ) -> None:
         """``lease`` says whether the partitions held are still this worker's."""
         self._lease = lease
-        self._n_refused = 0
+        self._term = 0
+        self._writer = uuid4().hex[:8]
+        self._taking_over = asyncio.Lock()
+        self._unfinished: dict[int, bytes] = {}
         self._table = table
+        table.on_assigned = self._note_unfinished
         self._sender = sender
         self._changelog = changelog
         self._on_retry = on_retry
@@ -170,24 +183,58 @@ class Committer:
         """Return the latest event time folded in this partition, 0 when none was."""
         return self._held[partition].stream_time_ms
 
-    def release(self, partitions: Iterable[int]) -> None:
+    async def release(self, partitions: Iterable[int]) -> None:
+        """Let go of partitions, once nothing is being sent for them."""
+        async with self._taking_over:
+            self._let_go(partitions)
+
+    def _let_go(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
             self._held.pop(partition, None)
 
-    async def hold(self, partitions: set[int]) -> None:
-        """Hold exactly these partitions: finish the last commit of each new one."""
-        self._n_refused = self._lease.n_refused if self._lease else 0
-        self.release(self.partitions - partitions)
-        for partition in sorted(partitions - self.partitions):
-            await self.recover(partition)
+    async def hold(self, partitions: set[int]) -> bool:
+        """Hold exactly these partitions: finish the last commit of each new one.
+
+        False when they are taken away meanwhile: the group's next assignment says what to hold.
+        """
+        async with self._taking_over:
+            self._term = self._lease.term if self._lease else 0
+            self._let_go(self.partitions - partitions)
+            for partition in sorted(partitions - self.partitions):
+                if not self._may_take_over():
+                    return False
+                try:
+                    await self.recover(partition)
+                except _TakenAway:
+                    return False
+            return self._may_take_over()
+
+    def _may_take_over(self) -> bool:
+        return self._lease is None or self._lease.may_take_over(self._term)
+
+    def _note_unfinished(self, partition: int) -> None:
+        """Remember a commit that the local store holds and that may not have been sent.
+
+        Called when the partition is assigned, before its changelog is read.
+        """
+        self._unfinished.pop(partition, None)
+        ledger, delivered = self._table.read(partition, [LEDGER_KEY, DELIVERED_KEY])
+        if ledger and (delivered is None or unstamp(delivered)[0] != unstamp(ledger)[0]):
+            self._unfinished[partition] = ledger
 
     async def recover(self, partition: int) -> None:
         """Take hold of a partition and finish its last commit.
 
-        Raises StoreFailed when its ledger cannot be read: the local store is then built anew from
-        the changelog at the next start.
+        Raises StoreFailed when its ledger cannot be read, or when another worker has committed
+        behind what this one had stored and perhaps not sent: the local store is then built anew
+        from the changelog at the next start.
         """
         stored, delivered = self._table.read(partition, [LEDGER_KEY, DELIVERED_KEY])
+        if self._unfinished.pop(partition, stored) != stored:
+            # Rows of it that the other has not written since are in no changelog, but say that
+            # their events are done.
+            self._table.condemn(partition)
+            raise StoreFailed(f"partition {partition} holds rows of a commit that was never sent")
         if stored is None:
             self._held[partition] = _Held()
             return
@@ -199,7 +246,7 @@ class Committer:
         self._held[partition] = _Held(sequence, dict(ledger.through), ledger.stream_time_ms, ids)
         if last.rows and (delivered is None or unstamp(delivered)[0] != sequence):
             log.info("finishing commit partition=%d sequence=%d", partition, sequence)
-            await self._send([last])
+            await self._send([last], taking_over=True)
 
     @contextmanager
     def _reading(self, partition: int) -> Iterator[None]:
@@ -253,10 +300,12 @@ class Committer:
         except Exception as error:
             raise CommitFailed(f"a commit could not be finished: {error!r}") from error
 
-    async def _must_own(self) -> None:
+    async def _must_own(self, taking_over: bool = False) -> None:
         if self._lease and self._lease.given_up:
             raise WorkerEnds("this worker has failed and is about to end")
-        if self._lease and not await self._lease.confirmed(self._n_refused):
+        if self._lease and not await self._lease.confirmed(self._term, taking_over):
+            if taking_over:
+                raise _TakenAway
             raise _NotOwner(
                 "this worker's session has run out: its partitions may have another owner"
             )
@@ -280,6 +329,7 @@ class Committer:
             n_key_chunks=len(key_chunks),
             n_chunks=len(chunks),
             stream_time_ms=max(held.stream_time_ms, commit.stream_time_ms),
+            writer=self._writer,
         )
         rows[LEDGER_KEY] = stamp(sequence, msgspec.msgpack.encode(ledger))
         for key, row in commit.rows.items():
@@ -292,33 +342,32 @@ class Committer:
         held.sequence, held.through = prepared.sequence, ledger.through
         held.stream_time_ms = ledger.stream_time_ms
 
-    async def _send(self, prepared: Sequence[_Prepared]) -> None:
+    async def _send(self, prepared: Sequence[_Prepared], taking_over: bool = False) -> None:
         changelog = [
             Output(self._changelog, key, value, one.commit.partition)
             for one in prepared
             for key, value in one.rows.items()
         ]
-        offsets = await self._deliver(changelog)
-        await self._deliver([effect.output() for one in prepared for effect in one.commit.effects])
+        outputs = [effect.output() for one in prepared for effect in one.commit.effects]
+        offsets = await self._deliver(changelog, taking_over)
+        await self._deliver(outputs, taking_over)
         for one in prepared:
             # The last record of this partition is its highest.
             last, offsets = offsets[len(one.rows) - 1], offsets[len(one.rows) :]
             self._table.write(one.commit.partition, {DELIVERED_KEY: stamp(one.sequence, b"")})
             self._table.delivered(one.commit.partition, last)
 
-    async def _deliver(self, outputs: Sequence[Output]) -> Sequence[int]:
+    async def _deliver(self, outputs: Sequence[Output], taking_over: bool) -> Sequence[int]:
         """Send until everything has arrived: nothing may be acknowledged before."""
-        if not outputs:
-            return []
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(DeliveryFailed),
-            wait=wait_exponential_jitter(multiplier=0.2, max=10),
+            wait=wait_exponential_jitter(multiplier=0.2, max=RETRY_AT_LEAST_EVERY_S),
             before_sleep=before_sleep_log(log, logging.WARNING),
             sleep=self._sleep,
         ):
             with attempt:
-                await self._must_own()
-                return await self._sender.send(outputs)
+                await self._must_own(taking_over)
+                return await self._sender.send(outputs) if outputs else []
         raise AssertionError("unreachable: the loop ends by returning")
 
     async def _sleep(self, seconds: float) -> None:

@@ -7,6 +7,7 @@ with a second of sleep.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,6 +16,8 @@ from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.types import TP, EventT
 from mode import Service
+
+from stream.engine.table import PartitionTable
 
 #: Faust looks this often whether there is nothing left to wait for, though no record came.
 _LOOK_S = 5.0
@@ -63,11 +66,21 @@ class EngineRecovery(Recovery):
             self._end_if_done()
 
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
+        """Have the tables' partitions taken over, then let events flow; nothing if they are gone.
+
+        Faust lets them flow whatever became of the taking over, and while it is still going on
+        for an assignment that is over.
+        """
         if self.signal_recovery_start.is_set():
             # A rebalance came while changelogs were read, which Faust forgets there: what has been
             # read is not all, and is begun again.
             return
-        await super().on_recovery_completed(generation_id)
+        # Not cancelled with this when a rebalance comes: it stops by itself where it may, and
+        # giving the partitions away waits for it.
+        tables = cast(dict[str, PartitionTable], self.tables).values()
+        taking = asyncio.gather(*(t.take_over(set(self.actives_for_table[t])) for t in tables))
+        if all(await asyncio.shield(taking)):
+            await super().on_recovery_completed(generation_id)
 
     def _set_recovery_started(self) -> None:
         super()._set_recovery_started()
@@ -80,13 +93,27 @@ class EngineRecovery(Recovery):
 
 
 class EngineTables(TableManager):
-    """The tables of an app."""
+    """The tables of an app; the lease is told of what is assigned to them and taken away."""
 
     @property
     def recovery(self) -> EngineRecovery:
         if self._recovery is None:
             self._recovery = EngineRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
         return cast(EngineRecovery, self._recovery)
+
+    def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        cast(Any, self.app).lease.leaving()
+        super().on_partitions_revoked(revoked)
+
+    async def on_rebalance(
+        self,
+        assigned: set[TP],
+        revoked: set[TP],
+        newly_assigned: set[TP],
+        generation_id: int = 0,
+    ) -> None:
+        cast(Any, self.app).lease.assigned()
+        await super().on_rebalance(assigned, revoked, newly_assigned, generation_id)
 
     async def on_start(self) -> None:
         # The consumer and the agents are started before: there is nothing to sleep for.

@@ -36,7 +36,11 @@ def _store(table: str) -> Iterator[None]:
         raise StoreFailed(f"local store of table {table}: {error}") from error
 
 
-async def _nothing(partitions: set[int]) -> None:
+async def _nothing(partitions: set[int]) -> bool:
+    return True
+
+
+def _not_noted(partition: int) -> None:
     return None
 
 
@@ -46,8 +50,11 @@ class PartitionTable(faust.Table[bytes, bytes]):
     Faust still assigns its partitions and restores them from the changelog.
     """
 
-    #: Awaited with the partitions held after each assignment, before any event of theirs is read.
-    on_partitions_ready: Callable[[set[int]], Awaitable[None]] = staticmethod(_nothing)
+    #: Called with each partition that is assigned, before its changelog is read.
+    on_assigned: Callable[[int], None] = staticmethod(_not_noted)
+    #: Awaited with the partitions held after each assignment, before any event of theirs is read;
+    #: False when they have been taken away again.
+    on_partitions_ready: Callable[[set[int]], Awaitable[bool]] = staticmethod(_nothing)
 
     def __init__(self, *args: Any, store_max_age_s: float = math.inf, **kwargs: Any) -> None:
         """See RocksDBStore for ``store_max_age_s``."""
@@ -116,6 +123,7 @@ class PartitionTable(faust.Table[bytes, bytes]):
         """Return up to where the local store holds the changelog; asked when it is assigned."""
         offset: int | None = super().persisted_offset(tp)
         self._held_at_assignment[tp.partition] = -1 if offset is None else offset
+        self.on_assigned(tp.partition)
         return offset
 
     def held_at_assignment(self, partition: int) -> int:
@@ -127,12 +135,13 @@ class PartitionTable(faust.Table[bytes, bytes]):
         tp = TP(self.changelog_topic_name, partition)
         self._partitions.set_persisted_offset(tp, changelog_offset)
 
-    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        await super().on_recovery_completed(active_tps, standby_tps)
+    async def take_over(self, tps: set[TP]) -> bool:
+        """Have the partitions taken over that have been restored; False when they are gone again.
+
+        What is wrong with them ends the app, not to go on with a table that nobody has taken over.
+        """
         try:
-            await self.on_partitions_ready({tp.partition for tp in active_tps})
+            return await self.on_partitions_ready({tp.partition for tp in tps})
         except Exception as error:
-            # Faust waits for this and drops what it raises; it would go on with a table that
-            # nobody has taken over.
             await self.app.crash(error)
             raise

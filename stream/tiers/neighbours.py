@@ -64,22 +64,24 @@ class NeighboursTier:
     async def stop(self) -> None:
         await self._background.stop()
 
-    async def _ready(self, partitions: set[int]) -> None:
+    async def _ready(self, partitions: set[int]) -> bool:
         new, offsets = partitions - self._items.partitions, cast(Offsets, self.app.consumer)
-        await self._items.hold(partitions)
+        if not await self._items.hold(partitions):
+            return False
         await require_whole(self._table, new, offsets, self._items.through, self._parts.settings)
         metrics = self._parts.metrics
         metrics.assigned.set(len(partitions))
         metrics.rebalances.inc()
         metrics.recovery_seconds.set(time.monotonic() - self._revoked_at)
         self._parts.readiness.set("recovered", True)
+        return True
 
     async def _revoked(self, *args: Any, **_: Any) -> None:
         revoked: set[TP] = args[-1]
         self._revoked_at = time.monotonic()
         self._parts.readiness.set("recovered", False, "rebalancing")
         prefix = self._parts.settings.topic_prefix
-        self._items.release(partitions_of(revoked, prefix + ITEM_STATE.name))
+        await self._items.release(partitions_of(revoked, prefix + ITEM_STATE.name))
 
     async def _show(self) -> None:
         metrics = self._parts.metrics

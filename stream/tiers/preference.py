@@ -129,10 +129,11 @@ class PreferenceTier:
             await step()
             await asyncio.sleep(every_s)
 
-    async def _users_ready(self, partitions: set[int]) -> None:
+    async def _users_ready(self, partitions: set[int]) -> bool:
         """Take over the partitions assigned, once their rows are as the changelog says."""
         new = partitions - self._users.partitions
-        await self._users.hold(partitions)
+        if not await self._users.hold(partitions):
+            return False
         table, offsets = self._tables[USER_STATE.name], cast(Offsets, self.app.consumer)
         await require_whole(table, new, offsets, self._users.through, self._parts.settings)
         for partition in new:
@@ -143,6 +144,7 @@ class PreferenceTier:
         metrics.assigned.set(len(partitions))
         metrics.rebalances.inc()
         metrics.recovery_seconds.set(time.monotonic() - self._revoked_at)
+        return True
 
     async def _revoked(self, *args: Any, **_: Any) -> None:
         revoked: set[TP] = args[-1]

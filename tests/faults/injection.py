@@ -43,6 +43,8 @@ TROUBLE_FOR = "FAULT_TROUBLE_FOR"
 TROUBLE_AT = "FAULT_TROUBLE_AT"
 #: The preference agent never returns from a batch that holds an event of this user.
 HANG_FOR = "FAULT_HANG_FOR"
+#: Sending what the last owner's commit left to be sent takes so many seconds more.
+FINISH_S = "FAULT_FINISH_S"
 #: RocksDB's write buffers, of which each partition has two.
 WRITE_BUFFER_KIB = "FAULT_WRITE_BUFFER_KIB"
 #: With every batch the preference agent keeps so many KiB, and a handle, for good.
@@ -60,16 +62,23 @@ def install() -> None:
         _fail_device(*map(int, os.environ[DEVICE].split(",")))
     if os.environ.get(DUMPS):
         _dump_on_signal(Path(os.environ[DUMPS]), process)
-    if process == "preference" and os.environ.get(BUG_FOR):
-        _raise_for(os.environ[BUG_FOR])
-    if process == "preference" and os.environ.get(TROUBLE_FOR):
-        at = os.environ.get(TROUBLE_AT, "fold")
-        _trouble_for(os.environ[TROUBLE_FOR], Path(os.environ[DUMPS]) / "trouble", at)
-    if process == "preference" and os.environ.get(HANG_FOR):
-        _hang_for(os.environ[HANG_FOR])
+    if process == "preference":
+        _install_preference()
     if process != "encode" and os.environ.get(WRITE_BUFFER_KIB):
         _set_write_buffer(int(os.environ[WRITE_BUFFER_KIB]))
-    if process == "preference" and os.environ.get(LEAK_KIB):
+
+
+def _install_preference() -> None:
+    if os.environ.get(BUG_FOR):
+        _raise_for(os.environ[BUG_FOR])
+    if os.environ.get(TROUBLE_FOR):
+        at = os.environ.get(TROUBLE_AT, "fold")
+        _trouble_for(os.environ[TROUBLE_FOR], Path(os.environ[DUMPS]) / "trouble", at)
+    if os.environ.get(HANG_FOR):
+        _hang_for(os.environ[HANG_FOR])
+    if os.environ.get(FINISH_S):
+        _finish_slowly(float(os.environ[FINISH_S]))
+    if os.environ.get(LEAK_KIB):
         _leak(int(os.environ[LEAK_KIB]))
 
 
@@ -238,6 +247,31 @@ def _hang_for(user_id: str) -> None:
         await original(self, batch)
 
     Preferences.process = process  # type: ignore[method-assign]
+
+
+def _finish_slowly(seconds: float) -> None:
+    import asyncio
+
+    from stream.engine.commits import Committer
+    from stream.kafka_client import KafkaSender
+
+    recover, send = Committer.recover, KafkaSender.send
+    finishing: set[Any] = set()
+
+    async def slow_recover(self: Committer, partition: int) -> None:
+        finishing.add(asyncio.current_task())
+        try:
+            await recover(self, partition)
+        finally:
+            finishing.discard(asyncio.current_task())
+
+    async def slow_send(self: KafkaSender, outputs: Sequence[Any]) -> list[int]:
+        if asyncio.current_task() in finishing:
+            await asyncio.sleep(seconds)
+        return await send(self, outputs)
+
+    Committer.recover = slow_recover  # type: ignore[method-assign]
+    KafkaSender.send = slow_send  # type: ignore[method-assign]
 
 
 def _set_write_buffer(kib: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -123,6 +124,29 @@ def test_06_a_second_worker_comes_and_goes_under_load(arena):
 @pytest.mark.timeout(400)
 def test_06_a_second_worker_comes_and_goes_again_and_again(arena):
     come_and_go(arena, rounds=5)
+
+
+@pytest.mark.timeout(200)
+def test_06_partitions_given_away_while_they_are_taken_over_are_not_written_to(arena, store):
+    with arena.trial("06 rebalance while taking over", store=store) as trial:
+        first, second = trial.worker, trial.another_worker("w2")
+        with trial.under_load(per_s=300):
+            time.sleep(2)
+            # On an empty disk it cannot know that the last commit was sent.
+            first.inject["FAULT_FINISH_S"] = "4"
+            first.end()
+            shutil.rmtree(first.folder / "state")
+            first.launch()
+            second.start()
+            trial.one_owner_each()
+            time.sleep(8)
+            assert second.stop() == 0, second.tail()
+            trial.one_owner_each()
+            time.sleep(2)
+            del first.inject["FAULT_FINISH_S"]
+            first.kill("preference")
+            trial.recovered_s(first, since=2)
+        trial.finish_now(90)
 
 
 @pytest.mark.timeout(200)

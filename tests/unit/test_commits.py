@@ -321,6 +321,145 @@ async def test_hold_keeps_what_is_held_and_lets_go_of_the_rest(
     assert worker.committer.next_sequence(0) == 2
 
 
+# --- partitions that are taken away while they are taken over -------------------------------------
+
+
+class Group(Lease):
+    """A lease as the group gives it; always heard of."""
+
+    def __init__(self) -> None:
+        super().__init__(10.0)
+        self.assigned()
+
+    def held(self) -> bool:
+        return True
+
+
+class Slow(Outbox):
+    """What is sent arrives when the gate is opened, and ``begun`` tells that it is under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.gate = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+    async def send(self, outputs: Any) -> Any:
+        self.begun.set()
+        await self.gate.wait()
+        return await super().send(outputs)
+
+
+async def taking_over(tmp_path: Path) -> tuple[Committer, Group, Slow]:
+    """Return a committer with two partitions whose last commits are to be finished."""
+    group, outbox = Group(), Slow()
+    worker = Worker(tmp_path, outbox)
+    await worker.committer.hold({0, 1})
+    await worker.committer.commit([commit(effect("a"), a=b"1"), commit(partition=1, b=b"1")])
+    outbox.sent.clear()
+    other = Worker(tmp_path / "other", outbox)
+    for partition in (0, 1):
+        stored = worker.table.data.scan(partition, b"", 99)
+        other.table.write(partition, {k: v for k, v in stored if k != commits.DELIVERED_KEY})
+    outbox.begun.clear()
+    outbox.gate.clear()
+    return Impatient(other.table, outbox, CHANGELOG, lease=group), group, outbox
+
+
+async def test_partitions_are_let_go_of_once_nothing_is_being_sent_for_them(
+    tmp_path: Path,
+) -> None:
+    committer, group, outbox = await taking_over(tmp_path)
+    holding = asyncio.ensure_future(committer.hold({0, 1}))
+    await outbox.begun.wait()
+    group.leaving()
+    releasing = asyncio.ensure_future(committer.release({0, 1}))
+    await asyncio.sleep(0.01)
+    assert not releasing.done()
+    outbox.gate.set()
+    assert not await holding
+    await releasing
+    # Not the outputs of the first, and nothing of the second.
+    assert {(output.topic, output.partition) for output in outbox.sent} == {(CHANGELOG, 0)}
+    assert committer.partitions == set()
+
+
+async def test_what_could_not_be_sent_for_partitions_that_are_gone_is_not_tried_again(
+    tmp_path: Path,
+) -> None:
+    committer, group, outbox = await taking_over(tmp_path)
+    outbox.failures = 1
+    holding = asyncio.ensure_future(committer.hold({0, 1}))
+    await outbox.begun.wait()
+    group.leaving()
+    outbox.gate.set()
+    assert not await holding
+    # What arrived of the one attempt, half of it.
+    assert 0 < len(outbox.sent) == len({output.key for output in outbox.sent})
+
+
+async def test_an_assignment_that_is_over_already_is_not_taken_over(tmp_path: Path) -> None:
+    committer, group, outbox = await taking_over(tmp_path)
+    outbox.gate.set()
+    group.leaving()
+    assert not await committer.hold({0, 1})
+    assert outbox.sent == []
+    group.assigned()
+    assert await committer.hold({0, 1})
+    assert committer.partitions == {0, 1}
+
+
+# --- a commit that was stored and not sent, and another worker's behind it ------------------------
+
+
+async def cut_off(tmp_path: Path, outbox: Outbox) -> Path:
+    """Leave a store with a commit that was stored and never sent; return its folder."""
+    worker = Worker(tmp_path / "first", outbox, store="rocksdb")
+    await worker.committer.hold({0})
+    await worker.committer.commit([commit(a=b"1")])
+    outbox.dies_after = 0
+    with pytest.raises(Killed):
+        await worker.committer.commit([commit(a=b"2", b=b"2")])
+    outbox.dies_after = None
+    worker.table.data._dbs.clear()
+    return tmp_path / "first"
+
+
+async def test_rows_that_were_never_sent_do_not_stay_when_another_has_committed(
+    tmp_path: Path,
+) -> None:
+    outbox = Outbox()
+    folder = await cut_off(tmp_path, outbox)
+    other = Worker(tmp_path / "other", outbox)
+    other.restore()
+    await other.committer.hold({0})
+    await other.committer.commit([commit(a=b"2")])  # and not yet b, whose event it has not read
+
+    back = Worker(folder, outbox, store="rocksdb")
+    back.table.persisted_offset(TP(CHANGELOG, 0))
+    back.restore()
+    with pytest.raises(StoreFailed, match="never sent"):
+        await back.committer.hold({0})
+    back.table.data._dbs.clear()
+    anew = Worker(folder, outbox, store="rocksdb")
+    anew.table.persisted_offset(TP(CHANGELOG, 0))
+    anew.restore()
+    await anew.committer.hold({0})
+    assert anew.table.rows(0, [b"a", b"b"]) == [b"2", None]
+
+
+async def test_rows_that_were_never_sent_are_sent_when_nobody_has_committed_since(
+    tmp_path: Path,
+) -> None:
+    outbox = Outbox()
+    back = Worker(await cut_off(tmp_path, outbox), outbox, store="rocksdb")
+    back.table.persisted_offset(TP(CHANGELOG, 0))
+    back.restore()
+    await back.committer.hold({0})
+    fresh = Worker(tmp_path / "fresh", outbox)
+    fresh.restore()
+    assert fresh.table.rows(0, [b"a", b"b"]) == [b"2", b"2"]
+
+
 # --- large commits -------------------------------------------------------------------------------
 
 
@@ -386,8 +525,9 @@ class Answers(Lease):
     def __init__(self, answers: list[bool]) -> None:
         super().__init__(10.0)
         self._answers = answers
+        self.assigned()
 
-    async def confirmed(self, n_refused: int) -> bool:
+    async def confirmed(self, term: int, taking_over: bool = False) -> bool:
         return self._answers.pop(0)
 
 
@@ -408,7 +548,7 @@ async def test_a_worker_that_is_no_owner_stores_nothing_and_sends_nothing(tmp_pa
 
 async def test_nothing_is_committed_behind_what_the_worker_failed_at(tmp_path: Path) -> None:
     worker = Worker(tmp_path, Outbox(), store="rocksdb")
-    committer = owned_by(worker, [True] * 2)
+    committer = owned_by(worker, [True] * 3)
     await committer.hold({0})
     await committer.commit([PartitionCommit(0, rows={b"anna": b"row"}, through={"searches": 1})])
     n_sent = len(worker.outbox.sent)

@@ -377,8 +377,9 @@ async def test_a_table_half_read_when_a_rebalance_comes_is_not_taken_over(
     recovery.actives_for_table[table] = {CHANGELOG}
     taken_over: list[set[int]] = []
 
-    async def ready(partitions: set[int]) -> None:
+    async def ready(partitions: set[int]) -> bool:
         taken_over.append(partitions)
+        return True
 
     table.on_partitions_ready = ready
     # Ends Faust's part after the tables.
@@ -388,6 +389,62 @@ async def test_a_table_half_read_when_a_rebalance_comes_is_not_taken_over(
         recovery.signal_recovery_start.set()
     await recovery.on_recovery_completed(4)
     assert taken_over == ([] if rebalancing else [{0}])
+
+
+async def test_events_of_partitions_that_are_taken_away_again_do_not_flow(
+    consumer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = add_table(consumer.app, load_settings(state_dir=tmp_path), CHANGELOG.topic)
+    recovery = consumer.app.tables.recovery
+    recovery.actives_for_table[table] = {CHANGELOG}
+    resumed: list[Any] = []
+    monkeypatch.setattr(consumer, "resume_partitions", resumed.append)
+    monkeypatch.setattr(consumer, "assignment", set)
+
+    async def ready(partitions: set[int]) -> bool:
+        return False
+
+    table.on_partitions_ready = ready
+    await recovery.on_recovery_completed(consumer.app.consumer_generation_id)
+    assert resumed == []
+
+
+async def test_taking_over_goes_on_when_a_rebalance_ends_the_recovery(
+    consumer: Any, tmp_path: Path
+) -> None:
+    """What waits for it is the letting go of its partitions."""
+    table = add_table(consumer.app, load_settings(state_dir=tmp_path), CHANGELOG.topic)
+    recovery = consumer.app.tables.recovery
+    recovery.actives_for_table[table] = {CHANGELOG}
+    begun, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def ready(partitions: set[int]) -> bool:
+        begun.set()
+        await go_on.wait()
+        ended.set()
+        return False
+
+    table.on_partitions_ready = ready
+    completing = asyncio.ensure_future(recovery.on_recovery_completed(0))
+    await begun.wait()
+    completing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await completing
+    go_on.set()
+    await asyncio.wait_for(ended.wait(), 5)
+
+
+async def test_the_lease_is_told_of_what_is_assigned_and_taken_away(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = consumer.app
+    monkeypatch.setattr(consumer, "assignment", set)
+    lease, tables = app.lease, app.tables
+    assert not lease.may_take_over(lease.term)
+    await tables.on_rebalance({CHANGELOG}, set(), {CHANGELOG}, 0)
+    assert lease.may_take_over(lease.term)
+    tables.on_partitions_revoked({CHANGELOG})
+    assert not lease.may_take_over(lease.term)
 
 
 async def test_a_table_that_does_not_take_its_changelog_takes_the_app_down(
