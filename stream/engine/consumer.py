@@ -11,8 +11,10 @@ Faust's own consumer may commit past an event that no stream has seen, and so lo
 
 Here the order of handing over is kept, and only its acknowledged beginning is committed. Records
 that are not handed over make the consumer go back to what is committed. A record is handed to a
-stream without the four tasks that Faust makes for it (see conductor.py), and those of a changelog
-go to the recovery together.
+stream without the four tasks that Faust makes for it (see conductor.py).
+
+Those of a changelog go to the recovery together. What was fetched of one, and then dropped because
+of a rebalance, is fetched again: behind a hole a table would be taken for whole.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -45,8 +47,20 @@ _STOPPED: tuple[type[BaseException], ...] = (
 _NOT_NOW = (KafkaError, OSError, asyncio.TimeoutError)
 
 Records = Mapping[TP, Any]
-#: What must not change between fetching records and handing them over: seeks, generation.
-Fetch = tuple[int, int]
+
+
+class Fetch(NamedTuple):
+    """What must not change between fetching records and handing them over."""
+
+    n_seeks: int
+    n_changelog_seeks: int
+    generation: int
+
+    def of_sources(self) -> tuple[int, int]:
+        return self.n_seeks, self.generation
+
+    def of_changelogs(self) -> tuple[int, int]:
+        return self.n_changelog_seeks, self.generation
 
 
 class EngineConsumer(driver.Consumer):
@@ -58,7 +72,10 @@ class EngineConsumer(driver.Consumer):
         self._expected: dict[TP, int] = {}
         self._gaps: dict[TP, tuple[int, int]] = {}
         self._n_seeks = 0
+        self._n_changelog_seeks = 0
         self._is_behind = False
+        #: The first record of each changelog that was fetched and not given to the recovery.
+        self._left_out: dict[TP, int] = {}
 
     # Position -----------------------------------------------------------------------------------
 
@@ -75,6 +92,17 @@ class EngineConsumer(driver.Consumer):
         self._expected = {
             tp: committed for tp, committed in self._committed_offset.items() if committed
         }
+
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Go to some places; of a changelog, what is being fetched now is of before or of after."""
+        of_changelogs = not all(map(self._is_source, partitions))
+        self._n_changelog_seeks += of_changelogs
+        await super().seek_wait(partitions)
+        self._n_changelog_seeks += of_changelogs
+
+    async def seek_back(self, offsets: Mapping[TP, int]) -> None:
+        """Go back where the next record to be fetched lies behind one of these."""
+        raise NotImplementedError
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
@@ -113,7 +141,10 @@ class EngineConsumer(driver.Consumer):
         if self._is_behind and self.flow_active:
             self.log.info("fetched records were not handed over: back to the committed offsets")
             await self.perform_seek()
-        fetch = self._n_seeks, self.app.consumer_generation_id
+        if self._left_out:
+            await self.seek_back(self._left_out)
+            self._left_out = {}
+        fetch = self._now()
         records, _ = await self._wait_next_records(_FETCH_S)
         await asyncio.sleep(0)
         if records and not self.should_stop:
@@ -124,12 +155,12 @@ class EngineConsumer(driver.Consumer):
         """Hand records to their streams; False when some were not."""
         for tp in records:
             self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+        sources = {tp: of_it for tp, of_it in records.items() if self._is_source(tp)}
+        for tp in records.keys() - sources.keys():
+            await self._restore(tp, records[tp], fetch)
         if self._is_void(fetch):
             return False
         active = self._get_active_partitions()
-        sources = {tp: of_it for tp, of_it in records.items() if self._is_source(tp)}
-        for tp in (records.keys() - sources.keys()) & active:
-            await self._restore(tp, records[tp])
         unread, whole = await self._gapped(sources), True
         take = cast(EngineConductor, self.app.topics).take
         for number, (tp, record) in enumerate(self.scheduler.iterate(sources), start=1):
@@ -149,8 +180,10 @@ class EngineConsumer(driver.Consumer):
 
     def _is_void(self, fetch: Fetch) -> bool:
         """True when what was fetched may not be handed over: it may be of another place by now."""
-        now = self._n_seeks, self.app.consumer_generation_id
-        return now != fetch or not self.flow_active
+        return self._now().of_sources() != fetch.of_sources() or not self.flow_active
+
+    def _now(self) -> Fetch:
+        return Fetch(self._n_seeks, self._n_changelog_seeks, self.app.consumer_generation_id)
 
     async def _gapped(self, records: Records) -> set[TP]:
         """Return the partitions whose records do not follow those before, and read them again.
@@ -174,8 +207,13 @@ class EngineConsumer(driver.Consumer):
             await self.seek_wait({tp: expected})
         return gapped
 
-    async def _restore(self, tp: TP, records: Sequence[Any]) -> None:
+    async def _restore(self, tp: TP, records: Sequence[Any], fetch: Fetch) -> None:
         """Give a changelog's records to the recovery, which has set where to read from."""
+        is_void = self._now().of_changelogs() != fetch.of_changelogs()
+        if is_void or tp not in self._get_active_partitions():
+            first = records[0].offset
+            self._left_out[tp] = min(first, self._left_out.get(tp, first))
+            return
         read_from = self._read_offset[tp] or 0
         new = [record for record in records if record.offset >= read_from]
         await cast(EngineTables, self.app.tables).recovery.restore(tp, new)
@@ -270,3 +308,16 @@ class CommittedPositions:
             else:
                 self._consumer.seek(TopicPartition(*tp), offset)
         return {tp: offset or 0 for tp, offset in committed.items()}
+
+
+async def seek_back(consumer: Any, offsets: Mapping[TP, int]) -> None:
+    """Go back, in the consumer's thread, where it stands behind one of these offsets.
+
+    Never forward: the recovery may have gone further back meanwhile. Of a partition that is not
+    assigned any more nothing is to be read.
+    """
+    for tp, offset in offsets.items():
+        partition = TopicPartition(*tp)
+        # Nothing else runs in the thread between the two.
+        if partition in consumer.assignment() and await consumer.position(partition) > offset:
+            consumer.seek(partition, offset)

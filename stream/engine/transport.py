@@ -9,7 +9,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.engine.conductor import EngineConductor
-from stream.engine.consumer import CommittedPositions, EngineConsumer
+from stream.engine.consumer import CommittedPositions, EngineConsumer, seek_back
 from stream.engine.resting import resting
 
 #: Faust asks the broker to hold an empty fetch for 1.5 s, whatever the settings say.
@@ -34,6 +34,10 @@ class EngineConsumerThread(driver.AIOKafkaConsumerThread):
         positions = CommittedPositions(self._ensure_consumer(), self.app.topics.acks_enabled_for)
         return cast(Mapping[TP, int], await self.call_thread(positions.seek))
 
+    async def seek_back(self, offsets: Mapping[TP, int]) -> None:
+        """Go back where the next record to be fetched lies behind one of these offsets."""
+        await self.call_thread(seek_back, self._ensure_consumer(), offsets)
+
     async def committed_sources(self) -> Mapping[TP, int | None]:
         """Return what is committed of the sources held."""
         positions = CommittedPositions(self._ensure_consumer(), self.app.topics.acks_enabled_for)
@@ -46,6 +50,10 @@ class ThreadedConsumer(EngineConsumer):
     async def committed_sources(self) -> Mapping[TP, int | None]:
         """Return the next offset to read of each source partition held, None if none is known."""
         return await cast(EngineConsumerThread, self._thread).committed_sources()
+
+    async def seek_back(self, offsets: Mapping[TP, int]) -> None:
+        """See the thread's."""
+        await cast(EngineConsumerThread, self._thread).seek_back(offsets)
 
     def _new_consumer_thread(self) -> EngineConsumerThread:
         return EngineConsumerThread(self, loop=self.loop, beacon=self.beacon)

@@ -75,9 +75,9 @@ def committed_at(consumer: Any, offset: int) -> None:
     consumer.seek_to_committed = seek_to_committed
 
 
-def fetch_of(consumer: Any) -> tuple[int, int]:
+def fetch_of(consumer: Any) -> Any:
     """Return what a fetch that begins now is of."""
-    return consumer._n_seeks, consumer.app.consumer_generation_id
+    return consumer._now()
 
 
 async def hand_over(consumer: Any, records: dict[TP, Any]) -> bool:
@@ -276,6 +276,107 @@ async def test_records_left_out_make_the_consumer_go_back_before_it_fetches_agai
     assert stream.offsets == [59, 60]
     assert consumer._n_seeks - before == 4  # the recovery's two marks, and ours
     assert consumer.sought == []  # old records are no sign of a hole
+
+
+class Changelog:
+    """A broker's changelog as the consumer's thread reads it: a fetch at a time, from a place."""
+
+    def __init__(self, consumer: Any, n_records: int, per_fetch: int) -> None:
+        self.n_records, self.per_fetch = n_records, per_fetch
+        self.place = 0
+        #: What happens while each fetch is on its way.
+        self.meanwhile: list[Any] = []
+        self.fetcher = Fetcher()
+        consumer._wait_next_records = self.next_records
+        consumer.seek_back = self.seek_back
+
+    def assignment(self) -> set[TopicPartition]:
+        return {TopicPartition(*CHANGELOG)}
+
+    async def position(self, partition: Any) -> int:
+        return self.place
+
+    def seek(self, partition: Any, offset: int) -> None:
+        self.place = offset
+
+    async def seek_back(self, offsets: dict[TP, int]) -> None:
+        await module.seek_back(self, offsets)
+
+    async def next_records(self, _: float) -> tuple[dict[TP, Any], None]:
+        end = min(self.place + self.per_fetch, self.n_records)
+        offsets, self.place = range(self.place, end), end
+        if self.meanwhile:
+            await self.meanwhile.pop(0)()
+        elif not offsets:
+            self.fetcher._stopped.set()
+        return (fetched(*offsets, tp=CHANGELOG) if offsets else {}), None
+
+
+def restored_by(consumer: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return what the recovery will have been given."""
+    restored: list[int] = []
+
+    async def restore(tp: TP, records: Any) -> None:
+        restored.extend(record.offset for record in records)
+
+    monkeypatch.setattr(consumer.app.tables.recovery, "restore", restore)
+    return restored
+
+
+async def test_of_a_changelog_nothing_is_missing_that_was_fetched_when_a_rebalance_came(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table with a hole would be taken for whole; waiting for the end, it would wait forever."""
+    restored = restored_by(consumer, monkeypatch)
+    committed_at(consumer, 59)
+    changelog = Changelog(consumer, 9, per_fetch=3)
+
+    async def nothing() -> None: ...
+
+    async def rebalance() -> None:
+        consumer.app.consumer_generation_id += 1
+
+    async def pause() -> None:
+        consumer.pause_partitions({CHANGELOG})
+
+    async def resume() -> None:
+        consumer.resume_partitions({CHANGELOG})
+
+    changelog.meanwhile = [nothing, rebalance, pause, resume]
+    await consumer._drain_messages(changelog.fetcher)
+    assert restored == list(range(9))
+
+
+async def test_a_standbys_changelog_is_not_left_out_when_the_sources_go_back(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored = restored_by(consumer, monkeypatch)
+    committed_at(consumer, 59)
+    changelog = Changelog(consumer, 4, per_fetch=4)
+    changelog.meanwhile = [consumer.perform_seek]
+    await consumer._drain_messages(changelog.fetcher)
+    assert restored == list(range(4))
+
+
+async def test_what_was_fetched_before_the_recovery_set_a_place_is_of_another(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby's records, fetched on, would hide what its owner is to read from the beginning."""
+    restored = restored_by(consumer, monkeypatch)
+    changelog = Changelog(consumer, 9, per_fetch=3)
+    changelog.place = 6
+
+    async def seek_wait(self: Any, partitions: dict[TP, int]) -> None:
+        changelog.place = partitions[CHANGELOG]
+
+    monkeypatch.setattr(driver.Consumer, "seek_wait", seek_wait)
+
+    async def from_the_beginning() -> None:
+        await EngineConsumer.seek_wait(consumer, {CHANGELOG: 0})
+
+    changelog.meanwhile = [from_the_beginning]
+    await consumer._drain_messages(changelog.fetcher)
+    assert restored == list(range(9))
 
 
 async def test_a_group_that_rebalances_is_waited_for(
