@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from stream.commands import bench, data, logs, serving, topics, users
+from stream.commands import bench, data, evaluate, logs, serving, topics, users
 from stream.commands.common import CommandFailed
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.add_typer(data.dead_letters, name="dead-letters")
 app.command()(users.explain)
 app.command()(users.forget)
 app.command()(data.schema)
+app.command()(evaluate.evaluate)
 app.add_typer(bench.bench, name="bench")
 
 

@@ -1,0 +1,1 @@
+"""How good a model is: metrics with intervals, splits, baselines. Knows no model of ours."""

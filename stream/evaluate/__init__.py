@@ -1,0 +1,1 @@
+"""``prefstream evaluate``: how good the models are, on real data, beside what they must beat."""

@@ -1,0 +1,129 @@
+"""LiveShop: the stream's own fold, counts, index and ranker, one micro-batch after the other.
+
+What a worker would answer, without the broker between its parts: stream/core/fold.py folds users'
+states, stream/core/item_state.py items' counts, models/recommender.py makes the lists.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.catalogue import Catalogue
+from models.faiss_index import faiss_index
+from models.items import ItemFacts
+from models.neighbours import NeighbourFacts
+from models.recommender import Recommender
+from stream.agents.item_vectors import ItemVectors
+from stream.core.events import Interaction
+from stream.core.fold import Sourced, Touch, fold
+from stream.core.item_state import (
+    CountingRules,
+    ItemState,
+    fold_batch,
+    pairs_by_partition,
+    to_neighbours,
+    touch_of,
+    touches_by_item,
+)
+from stream.core.user_state import Rules, UserState, profile_of, waiting_items
+from stream.settings import Settings
+from stream.topics import CLICKSTREAM, DAY_MS, HOUR_MS
+
+
+class LiveShop:
+    """Users and items of one shop, as the settings say."""
+
+    def __init__(
+        self, settings: Settings, items: Sequence[ItemFacts], vectors: NDArray[np.float32]
+    ) -> None:
+        """``vectors`` are the encoder's of the items, unit, shape (len(items), dim)."""
+        dim = vectors.shape[1]
+        self._rules = Rules.of(settings)
+        self._counting = CountingRules(
+            cooccurrence_half_life_ms=settings.cooccurrence_half_life_d * DAY_MS,
+            popularity_half_life_ms=settings.popularity_half_life_h * HOUR_MS,
+            neighbours_kept=settings.neighbours_kept,
+        )
+        self._catalogue = Catalogue(
+            dim,
+            partial(faiss_index, dim),
+            cooccurrence_half_life_ms=self._counting.cooccurrence_half_life_ms,
+            popularity_half_life_ms=self._counting.popularity_half_life_ms,
+        )
+        self._recommender = Recommender(
+            self._catalogue,
+            text_share=settings.text_share,
+            step_decay=settings.step_decay,
+            diversity=settings.diversity,
+            n_candidates=settings.n_candidates,
+        )
+        self._catalogue.put_items(items)
+        self._catalogue.put_vectors([item.item_id for item in items], vectors)
+        self._catalogue.rebuild()
+        self._users: dict[str, UserState] = {}
+        self._items: dict[str, ItemState] = {}
+        self._n_batches = 0
+        self._n_events = 0
+
+    def learn(self, events: Sequence[Interaction], counting: bool = True) -> None:
+        """Fold one micro-batch, each user's acts in order; not ``counting``, into states alone."""
+        by_user: defaultdict[str, list[Sourced]] = defaultdict(list)
+        for event in events:
+            place = Sourced(CLICKSTREAM.name, 0, self._n_events, event.event_time_ms, event)
+            by_user[event.user_id].append(place)
+            self._n_events += 1
+        vectors = ItemVectors(self._catalogue, (event.item_id for event in events))
+        touches: list[Touch] = []
+        for user_id, acts in by_user.items():
+            folded = fold(self._users.get(user_id, UserState()), acts, vectors, self._rules)
+            self._users[user_id] = folded.state
+            touches += folded.touches
+        if counting:
+            self._count(touches)
+
+    def _count(self, touches: Sequence[Touch]) -> None:
+        told = [
+            touch_of(
+                touch.item_id,
+                touch.others,
+                weight=touch.weight,
+                first=touch.first,
+                event_time_ms=touch.event_time_ms,
+                region=touch.region,
+            )
+            for touch in touches
+        ]
+        offset, self._n_batches = self._n_batches, self._n_batches + 1
+        pairs = pairs_by_partition(
+            [touch for touch in told if touch], lambda _: 0, source_partition=0, sequence=offset
+        )
+        if not pairs:
+            return
+        changed = fold_batch(self._items, touches_by_item([(offset, pairs[0])]), self._counting)
+        self._items |= changed
+        for state in changed.values():
+            facts = to_neighbours(state, self._counting)
+            self._catalogue.put_neighbours(
+                NeighbourFacts(
+                    facts.item_id,
+                    facts.as_of_ms,
+                    facts.n_users,
+                    facts.neighbours,
+                    facts.popularity,
+                    facts.regions,
+                )
+            )
+
+    def recommend(self, user_ids: Sequence[str], k: int, now_ms: int) -> list[list[str]]:
+        """Return what each user would be shown now, best first."""
+        states = [self._users.get(user_id, UserState()) for user_id in user_ids]
+        waiting = (item for state in states for item in waiting_items(state))
+        vectors = ItemVectors(self._catalogue, waiting)
+        profiles = [profile_of(state, vectors, now_ms, self._rules) for state in states]
+        lists = self._recommender.recommend(profiles, k, now_ms)
+        return [[ranked.item_id for ranked in of_user] for of_user in lists]
