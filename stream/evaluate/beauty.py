@@ -12,17 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bert_encoder import BertEncoder
 from models.evaluation import baselines, intervals, ranking
 from models.evaluation.baselines import Baseline
 from models.evaluation.ranking import PADDING, Lists
 from models.evaluation.splits import History, LeftOut, last_share, leave_one_out
 from models.items import ItemFacts
-from models.weights import resolve
 from stream.core.events import Interaction
 from stream.evaluate.datasets import Sequences, load_amazon_beauty
 from stream.evaluate.report import Evaluated, Row
-from stream.evaluate.shop import LiveShop
+from stream.evaluate.shop import LiveShop, encoded
 from stream.settings import Settings
 
 OnStep = Callable[[str], None]
@@ -48,17 +46,6 @@ def evaluate(
     asked = np.arange(len(beauty.users))[:: len(beauty.users) // _QUICK_USERS if quick else 1]
     yield _leave_one_out(beauty, vectors, asked, settings, on_step)
     yield _prequential(beauty, vectors, asked, settings, on_step)
-
-
-def encoded(texts: Sequence[str], settings: Settings) -> NDArray[np.float32]:
-    """Return the settings' encoder's unit vectors of item texts, shape (n, dim)."""
-    encoder = BertEncoder(
-        resolve(settings.encoder),
-        device=settings.encoder_device,
-        batch_size=settings.encoder_batch,
-        max_tokens=settings.encoder_max_tokens,
-    )
-    return np.asarray(encoder.encode(texts, "passage"), np.float32)
 
 
 # Leave one out -----------------------------------------------------------------------------------

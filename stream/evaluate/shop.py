@@ -13,11 +13,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bert_encoder import BertEncoder
 from models.catalogue import Catalogue
 from models.faiss_index import faiss_index
 from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
 from models.recommender import Recommender
+from models.weights import resolve
 from stream.agents.item_vectors import ItemVectors
 from stream.core.events import Interaction
 from stream.core.fold import Sourced, Touch, fold
@@ -127,3 +129,14 @@ class LiveShop:
         profiles = [profile_of(state, vectors, now_ms, self._rules) for state in states]
         lists = self._recommender.recommend(profiles, k, now_ms)
         return [[ranked.item_id for ranked in of_user] for of_user in lists]
+
+
+def encoded(texts: Sequence[str], settings: Settings) -> NDArray[np.float32]:
+    """Return the settings' encoder's unit vectors of item texts, shape (n, dim)."""
+    encoder = BertEncoder(
+        resolve(settings.encoder),
+        device=settings.encoder_device,
+        batch_size=settings.encoder_batch,
+        max_tokens=settings.encoder_max_tokens,
+    )
+    return np.asarray(encoder.encode(texts, "passage"), np.float32)
