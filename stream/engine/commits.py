@@ -3,10 +3,11 @@
 Faust delivers at least once. A commit makes the effects exact:
 
 1. The rows of the batch, and a *ledger* with the batch's outputs and the source offsets it
-   covers, go into the local store in one write, then into the changelog, ledger first. All of a
-   partition's changelog lies in one partition of one idempotent producer, so the order holds.
-2. Once the changelog has arrived, the outputs are sent. Once they have arrived, the events are
-   acknowledged.
+   covers, are sent to the changelog, ledger first. All of a partition's changelog lies in one
+   partition of one idempotent producer, so the order holds.
+2. Once that has arrived, the same goes into the local store in one write. So the store never holds
+   what the changelog does not: whoever loses the partition meanwhile leaves nothing behind.
+3. Then the outputs are sent. Once they have arrived, the events are acknowledged.
 
 After a crash the ledger found in the store is published again, byte for byte: whatever was not
 sent is sent now, and what is repeated has the id and the bytes it had. Events read again are
@@ -23,7 +24,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TypeVar
-from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
@@ -53,7 +53,7 @@ RETRY_AT_LEAST_EVERY_S = 2.0
 
 
 class CommitFailed(RuntimeError):
-    """Rows are stored and outputs may not be sent: the worker must restart, and finish."""
+    """Part of a commit may have been sent: the worker must restart, and finish it."""
 
 
 class WorkerEnds(CommitFailed):
@@ -86,14 +86,12 @@ class Ledger(Struct, frozen=True, array_like=True):
     """What the last commit of a partition did.
 
     Its outputs lie in ``n_chunks`` records beside it, the keys of its rows in ``n_key_chunks``.
-    ``writer`` tells two commits of the same number apart.
     """
 
     through: dict[str, int]
     n_key_chunks: int
     n_chunks: int
     stream_time_ms: int
-    writer: str = ""
 
 
 @dataclass(slots=True)
@@ -150,11 +148,8 @@ class Committer:
         """``lease`` says whether the partitions held are still this worker's."""
         self._lease = lease
         self._term = 0
-        self._writer = uuid4().hex[:8]
         self._taking_over = asyncio.Lock()
-        self._unfinished: dict[int, bytes] = {}
         self._table = table
-        table.on_assigned = self._note_unfinished
         self._sender = sender
         self._changelog = changelog
         self._on_retry = on_retry
@@ -212,29 +207,13 @@ class Committer:
     def _may_take_over(self) -> bool:
         return self._lease is None or self._lease.may_take_over(self._term)
 
-    def _note_unfinished(self, partition: int) -> None:
-        """Remember a commit that the local store holds and that may not have been sent.
-
-        Called when the partition is assigned, before its changelog is read.
-        """
-        self._unfinished.pop(partition, None)
-        ledger, delivered = self._table.read(partition, [LEDGER_KEY, DELIVERED_KEY])
-        if ledger and (delivered is None or unstamp(delivered)[0] != unstamp(ledger)[0]):
-            self._unfinished[partition] = ledger
-
     async def recover(self, partition: int) -> None:
         """Take hold of a partition and finish its last commit.
 
-        Raises StoreFailed when its ledger cannot be read, or when another worker has committed
-        behind what this one had stored and perhaps not sent: the local store is then built anew
-        from the changelog at the next start.
+        Raises StoreFailed when its ledger cannot be read: the local store is then built anew from
+        the changelog at the next start.
         """
         stored, delivered = self._table.read(partition, [LEDGER_KEY, DELIVERED_KEY])
-        if self._unfinished.pop(partition, stored) != stored:
-            # Rows of it that the other has not written since are in no changelog, but say that
-            # their events are done.
-            self._table.condemn(partition)
-            raise StoreFailed(f"partition {partition} holds rows of a commit that was never sent")
         if stored is None:
             self._held[partition] = _Held()
             return
@@ -282,20 +261,13 @@ class Committer:
         """Return when state and outputs are where they belong.
 
         Raises CommitFailed or StoreFailed when they may be in one place and not in another; what
-        else it raises comes before anything is stored, and the commit may be tried again.
+        else it raises comes before anything is sent, and the commit may be tried again.
         """
         await self._must_own()
         prepared = [self._prepare(commit) for commit in commits]
         try:
-            for one in prepared:
-                self._store(one)
             await self._send(prepared)
-        except StoreFailed:
-            raise
-        except _NotOwner:
-            # The rows stored are in no changelog, and another worker's will be.
-            for one in prepared:
-                self._table.condemn(one.commit.partition)
+        except (StoreFailed, CommitFailed):
             raise
         except Exception as error:
             raise CommitFailed(f"a commit could not be finished: {error!r}") from error
@@ -329,7 +301,6 @@ class Committer:
             n_key_chunks=len(key_chunks),
             n_chunks=len(chunks),
             stream_time_ms=max(held.stream_time_ms, commit.stream_time_ms),
-            writer=self._writer,
         )
         rows[LEDGER_KEY] = stamp(sequence, msgspec.msgpack.encode(ledger))
         for key, row in commit.rows.items():
@@ -350,12 +321,15 @@ class Committer:
         ]
         outputs = [effect.output() for one in prepared for effect in one.commit.effects]
         offsets = await self._deliver(changelog, taking_over)
-        await self._deliver(outputs, taking_over)
         for one in prepared:
+            if not taking_over:  # else they were read from there
+                self._store(one)
             # The last record of this partition is its highest.
             last, offsets = offsets[len(one.rows) - 1], offsets[len(one.rows) :]
-            self._table.write(one.commit.partition, {DELIVERED_KEY: stamp(one.sequence, b"")})
             self._table.delivered(one.commit.partition, last)
+        await self._deliver(outputs, taking_over)
+        for one in prepared:
+            self._table.write(one.commit.partition, {DELIVERED_KEY: stamp(one.sequence, b"")})
 
     async def _deliver(self, outputs: Sequence[Output], taking_over: bool) -> Sequence[int]:
         """Send until everything has arrived: nothing may be acknowledged before."""

@@ -40,18 +40,12 @@ async def _nothing(partitions: set[int]) -> bool:
     return True
 
 
-def _not_noted(partition: int) -> None:
-    return None
-
-
 class PartitionTable(faust.Table[bytes, bytes]):
     """A table whose changelog is a topic of ours, written by the Committer, not by Faust.
 
     Faust still assigns its partitions and restores them from the changelog.
     """
 
-    #: Called with each partition that is assigned, before its changelog is read.
-    on_assigned: Callable[[int], None] = staticmethod(_not_noted)
     #: Awaited with the partitions held after each assignment, before any event of theirs is read;
     #: False when they have been taken away again.
     on_partitions_ready: Callable[[set[int]], Awaitable[bool]] = staticmethod(_nothing)
@@ -123,7 +117,6 @@ class PartitionTable(faust.Table[bytes, bytes]):
         """Return up to where the local store holds the changelog; asked when it is assigned."""
         offset: int | None = super().persisted_offset(tp)
         self._held_at_assignment[tp.partition] = -1 if offset is None else offset
-        self.on_assigned(tp.partition)
         return offset
 
     def held_at_assignment(self, partition: int) -> int:
