@@ -11,6 +11,7 @@ What an element is:
   single act of theirs said: ten views are a view, a purchase taken back by a dislike is negative.
 - A search is an element without co-occurrence. A stated interest is older than every act, so it
   fades as acts come in.
+- Acts of one moment take one step together: of an order's lines none is newer than another.
 - What speaks against an item (weight <= 0) takes no step: disliking things does not age the rest.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -72,10 +74,13 @@ def evidence_of(profile: Profile, rows: Sequence[int], step_decay: float) -> Evi
     elements = _items(profile.items, rows) + [_text(text) for text in profile.texts]
     total = sum(abs(element.weight) for element in elements)
     steps = 0
-    for element in reversed(sorted(elements, key=_oldest_first)):
-        element.coefficient = step_decay**steps * element.weight / total if total else 0.0
-        # Stated interests share one step: which was named first says nothing.
-        steps += element.weight > 0 and element.kind != "interest"
+    newest_first = sorted(elements, key=_oldest_first, reverse=True)
+    for _, of_moment in groupby(newest_first, key=_oldest_first):
+        takes_step = False
+        for element in of_moment:
+            element.coefficient = step_decay**steps * element.weight / total if total else 0.0
+            takes_step |= element.weight > 0
+        steps += takes_step
     least = _NEGLIGIBLE * max((abs(e.coefficient) for e in elements), default=0.0)
     told = [e for e in elements if abs(e.coefficient) > least]
     return Evidence(
@@ -111,4 +116,7 @@ def _text(text: HistoryText) -> _Element:
 
 
 def _oldest_first(element: _Element) -> tuple[bool, int]:
-    return element.kind != "interest", element.event_time_ms
+    # Stated interests are of one moment: which was named first says nothing.
+    if element.kind == "interest":
+        return False, 0
+    return True, element.event_time_ms
