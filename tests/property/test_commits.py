@@ -187,7 +187,7 @@ disasters = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     n_events=st.integers(1, 40),
     sizes=st.lists(st.integers(1, 15), min_size=1, max_size=5),
@@ -225,7 +225,7 @@ def counts(table: PartitionTable) -> dict[tuple[int, bytes], int]:
     return found
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3), disasters=disasters)
 def test_sequences_never_fall_in_a_changelog(
     table: PartitionTable, sizes: list[int], disasters: list[Disaster]

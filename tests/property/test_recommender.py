@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from builders import NOW_MS
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from shop_catalogue import ShopCatalogue
@@ -81,7 +81,6 @@ def profiles(draw: st.DrawFn, *, pure: bool = False) -> Profile:
 
 
 @given(shops(), profiles(), st.integers(1, 30), st.sampled_from([0.0, 0.15, 1.0]))
-@settings(deadline=None)
 def test_the_list_holds_what_it_may_and_as_much_as_it_can(
     shop: Shop, profile: Profile, k: int, diversity: float
 ) -> None:
@@ -94,7 +93,6 @@ def test_the_list_holds_what_it_may_and_as_much_as_it_can(
 
 
 @given(shops(), profiles(), st.integers(1, 10))
-@settings(deadline=None)
 def test_every_pick_has_reasons_that_are_shares(shop: Shop, profile: Profile, k: int) -> None:
     told = {act.item_id for act in profile.items} | {text.text for text in profile.texts}
     for item in Recommender(shop.catalogue).recommend([profile], k, NOW_MS)[0]:
@@ -109,7 +107,6 @@ def test_every_pick_has_reasons_that_are_shares(shop: Shop, profile: Profile, k:
 
 
 @given(shops(), st.lists(profiles(), min_size=1, max_size=4), st.integers(1, 10))
-@settings(deadline=None)
 def test_a_batch_gives_what_one_by_one_gives(shop: Shop, batch: list[Profile], k: int) -> None:
     recommender = Recommender(shop.catalogue)
     together = recommender.recommend(batch, k, NOW_MS)
@@ -121,7 +118,6 @@ def test_a_batch_gives_what_one_by_one_gives(shop: Shop, batch: list[Profile], k
 @given(
     shops(), profiles(pure=True), st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([0.0, 0.7, 1.0])
 )
-@settings(deadline=None)
 def test_equal_weights_give_the_training_free_hybrid(
     shop: Shop, profile: Profile, share: float, decay: float
 ) -> None:
@@ -151,7 +147,6 @@ def test_equal_weights_give_the_training_free_hybrid(
 
 
 @given(shops(), profiles(), st.sampled_from([0.5, 3.0]))
-@settings(deadline=None)
 def test_the_scale_of_the_weights_does_not_matter(
     shop: Shop, profile: Profile, factor: float
 ) -> None:

@@ -47,7 +47,7 @@ def test_what_cannot_be_asked_is_an_error(targets: list[np.ndarray], text: str) 
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ndcg_is_that_of_scikit_learn(seed: int, k: int, n_targets: int) -> None:
     rng = np.random.default_rng(seed)
     scores = rng.permutation(12).astype(np.float32)[None]
