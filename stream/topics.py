@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["in", "derived", "out"]
+#: Who deals with topics: the shop's producers, our tiers, who takes our outputs, and the person who
+#: runs it all with ``prefstream`` commands.
+Party = Literal["shop", "encode", "preference", "neighbours", "downstream", "operator"]
 Cleanup = Literal["delete", "compact", "compact,delete"]
 
 HOUR_MS = 3_600_000
@@ -14,12 +17,17 @@ DAY_MS = 24 * HOUR_MS
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """How one topic must be: ``partitions`` None means the common count of the settings."""
+    """How one topic must be, and who writes and reads it.
+
+    ``partitions`` None means the common count of the settings.
+    """
 
     name: str
     role: Role
     key: str
     cleanup: Cleanup
+    written_by: tuple[Party, ...]
+    read_by: tuple[Party, ...]
     retention_ms: int = 7 * DAY_MS
     # A tombstone or an older value stays readable this long, so that a slow reader sees it.
     compaction_lag_ms: int = 0
@@ -43,27 +51,79 @@ class TopicSpec:
         return config
 
 
-CLICKSTREAM = TopicSpec("clickstream", "in", "user_id", "delete")
-SEARCHES = TopicSpec("searches", "in", "user_id", "delete")
-REVIEWS = TopicSpec("reviews", "in", "user_id", "delete")
-ITEMS = TopicSpec("items", "in", "item_id", "compact", compaction_lag_ms=HOUR_MS)
-USERS = TopicSpec("users", "in", "user_id", "compact", compaction_lag_ms=HOUR_MS)
+# The operator reads for `explain`, writes for `forget` and `dead-letters redrive`.
+CLICKSTREAM = TopicSpec(
+    "clickstream", "in", "user_id", "delete", ("shop", "operator"), ("preference", "operator")
+)
+SEARCHES = TopicSpec(
+    "searches", "in", "user_id", "delete", ("shop", "operator"), ("encode", "operator")
+)
+REVIEWS = TopicSpec(
+    "reviews", "in", "user_id", "delete", ("shop", "operator"), ("encode", "operator")
+)
+ITEMS = TopicSpec(
+    "items",
+    "in",
+    "item_id",
+    "compact",
+    ("shop", "operator"),
+    ("encode", "preference", "operator"),
+    compaction_lag_ms=HOUR_MS,
+)
+USERS = TopicSpec(
+    "users",
+    "in",
+    "user_id",
+    "compact",
+    ("shop", "operator"),
+    ("encode", "preference", "operator"),
+    compaction_lag_ms=HOUR_MS,
+)
 
 ITEM_EMBEDDINGS = TopicSpec(
-    "item-embeddings", "derived", "item_id", "compact", compaction_lag_ms=HOUR_MS
+    "item-embeddings",
+    "derived",
+    "item_id",
+    "compact",
+    ("encode",),
+    ("encode", "preference", "operator"),
+    compaction_lag_ms=HOUR_MS,
 )
-EMBEDDED_TEXTS = TopicSpec("embedded-texts", "derived", "user_id", "delete")
-ITEM_PAIRS = TopicSpec("item-pairs", "derived", "item_id", "delete", retention_ms=DAY_MS)
+EMBEDDED_TEXTS = TopicSpec(
+    "embedded-texts",
+    "derived",
+    "user_id",
+    "delete",
+    ("encode", "operator"),
+    ("preference", "operator"),
+)
+ITEM_PAIRS = TopicSpec(
+    "item-pairs",
+    "derived",
+    "item_id",
+    "delete",
+    ("preference", "operator"),
+    ("neighbours", "operator"),
+    retention_ms=DAY_MS,
+)
 ITEM_NEIGHBOURS = TopicSpec(
-    "item-neighbours", "derived", "item_id", "compact", compaction_lag_ms=HOUR_MS
+    "item-neighbours",
+    "derived",
+    "item_id",
+    "compact",
+    ("neighbours",),
+    ("preference", "operator"),
+    compaction_lag_ms=HOUR_MS,
 )
 
-# Changelogs of the preference tier's tables.
+# Changelogs of the tiers' tables.
 USER_STATE = TopicSpec(
     "user-state",
     "derived",
     "user_id",
     "compact",
+    ("preference",),
+    ("preference", "operator"),
     compaction_lag_ms=HOUR_MS,
     tombstone_ms=DAY_MS,
 )
@@ -72,13 +132,38 @@ ITEM_STATE = TopicSpec(
     "derived",
     "item_id",
     "compact",
+    ("neighbours",),
+    ("neighbours",),
     compaction_lag_ms=HOUR_MS,
     tombstone_ms=DAY_MS,
 )
 
-RECOMMENDATIONS = TopicSpec("recommendations", "out", "user_id", "compact,delete")
-CHURN_RISK = TopicSpec("churn-risk", "out", "user_id", "compact,delete", retention_ms=90 * DAY_MS)
-DEAD_LETTERS = TopicSpec("dead-letters", "out", "as received", "delete", retention_ms=30 * DAY_MS)
+RECOMMENDATIONS = TopicSpec(
+    "recommendations",
+    "out",
+    "user_id",
+    "compact,delete",
+    ("preference",),
+    ("downstream", "operator"),
+)
+CHURN_RISK = TopicSpec(
+    "churn-risk",
+    "out",
+    "user_id",
+    "compact,delete",
+    ("preference",),
+    ("downstream", "operator"),
+    retention_ms=90 * DAY_MS,
+)
+DEAD_LETTERS = TopicSpec(
+    "dead-letters",
+    "out",
+    "as received",
+    "delete",
+    ("encode", "preference", "neighbours", "operator"),
+    ("operator",),
+    retention_ms=30 * DAY_MS,
+)
 
 TOPICS: tuple[TopicSpec, ...] = (
     CLICKSTREAM,

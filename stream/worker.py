@@ -21,8 +21,9 @@ from faust.types import TP
 from models.weights import ModelError
 from stream.broker import die_with_parent
 from stream.connection import AccessRefused, refusal
-from stream.engine.app import EngineApp, group_of
+from stream.engine.app import EngineApp
 from stream.engine.loop import KafkaLoopPolicy
+from stream.groups import group_of
 from stream.health import Condition, HealthServer, Progress, Readiness
 from stream.kafka_client import KafkaSender
 from stream.lag import KafkaOffsets, LagProbe, PartitionLag, Place

@@ -30,7 +30,7 @@ from stream.bench.rounds import BenchFailed, OnTurn, Sample, Values, turns
 from stream.bench.sizes import Backlog
 from stream.delivery import Output
 from stream.demo.processes import free_ports, why_not_ready
-from stream.engine.app import group_of
+from stream.groups import group_of
 from stream.settings import Settings
 
 _FLOOR_WITHIN_S = 120.0

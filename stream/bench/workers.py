@@ -17,7 +17,7 @@ from stream.bench.report import Figure, median_and_spread, number
 from stream.bench.rounds import BenchFailed, OnTurn, Values, turns
 from stream.bench.sizes import Backlog
 from stream.demo.processes import free_ports, gauge, why_not_ready
-from stream.engine.app import group_of
+from stream.groups import group_of
 from stream.settings import Settings
 
 #: The clock stops with the last commit, so commits must not be far apart.

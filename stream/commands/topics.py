@@ -1,11 +1,13 @@
-"""``prefstream topics create`` and ``check``."""
+"""``prefstream topics create``, ``check`` and ``acls``."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
 import typer
 
+from stream.acls import ROLES, Format, Role
 from stream.commands.common import broker_errors, one_line, settings_of
 
 topics = typer.Typer(
@@ -42,3 +44,30 @@ def check() -> None:
     if problems:
         raise typer.Exit(1)
     typer.echo("all topics are as they must be")
+
+
+@topics.command()
+def acls(
+    role: Annotated[Role, typer.Argument(metavar="ROLE", help=f"Of {', '.join(ROLES)}.")],
+    user: Annotated[str, typer.Option(help="The user's name on the brokers.")],
+    group: Annotated[
+        str, typer.Option(help="Also to read with this group: who takes our outputs has one.")
+    ] = "",
+    form: Annotated[
+        Format,
+        typer.Option("--format", help="Lines for kafka-acls.sh, or a Strimzi KafkaUser."),
+    ] = "commands",
+) -> None:
+    """Print the least rights that a role needs.
+
+    Names are those of the settings: topic prefix, group prefix, broker.
+    """
+    from stream.acls import rules_of, to_commands, to_strimzi
+
+    settings = settings_of()
+    rules = rules_of(role, settings, group)
+    if form == "strimzi":
+        typer.echo(to_strimzi(rules, user))
+        return
+    for line in to_commands(rules, user, settings.broker):
+        typer.echo(line)

@@ -23,6 +23,7 @@ from stream.engine.recovery import EngineTables
 from stream.engine.schema import RawSchema
 from stream.engine.table import PartitionTable
 from stream.engine.transport import EngineTransport
+from stream.groups import group_of
 from stream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -111,11 +112,6 @@ def credentials(settings: Settings) -> CredentialsT | None:
             ssl_context=context,
         )
     return SSLCredentials(context) if context else None
-
-
-def group_of(settings: Settings, tier: str) -> str:
-    """Return the consumer group of a tier."""
-    return f"{settings.topic_prefix}{settings.group_prefix}-{tier}"
 
 
 def instance_id(settings: Settings, tier: str) -> str:

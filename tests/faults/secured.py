@@ -28,6 +28,8 @@ from confluent_kafka.admin import (
 )
 from cryptography.hazmat.primitives import serialization
 
+from stream.acls import Rule
+
 MECHANISM = "SCRAM-SHA-512"
 USER = "prefstream"
 
@@ -95,6 +97,22 @@ class Guard:
         )
         _allow(broker, cluster)
 
+    def allow(self, broker: str, rules: Iterable[Rule]) -> None:
+        """Give the user these rights and no other."""
+        with _admin(broker) as client:
+            _finish(client.delete_acls([_of_user()]).values())
+            _finish(client.create_acls([_binding(rule) for rule in rules]).values())
+
+    @contextmanager
+    def without(self, broker: str, rule: Rule) -> Iterator[None]:
+        """Take one of the rights given away for a while."""
+        with _admin(broker) as client:
+            _finish(client.delete_acls([_any_of(_binding(rule))]).values())
+            try:
+                yield
+            finally:
+                _finish(client.create_acls([_binding(rule)]).values())
+
     @contextmanager
     def denied(self, broker: str, topic: str, operation: AclOperation) -> Iterator[None]:
         """Take one right on one topic (its full name) away for a while."""
@@ -125,6 +143,41 @@ def _rule(
 ) -> AclBinding:
     return AclBinding(
         kind, name, ResourcePatternType.PREFIXED, f"User:{USER}", "*", operation, permission
+    )
+
+
+_KINDS = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP}
+_OPERATIONS = {
+    "Read": AclOperation.READ,
+    "Write": AclOperation.WRITE,
+    "Create": AclOperation.CREATE,
+    "Describe": AclOperation.DESCRIBE,
+    "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
+}
+
+
+def _binding(rule: Rule) -> AclBinding:
+    return AclBinding(
+        _KINDS[rule.resource],
+        rule.name,
+        ResourcePatternType.LITERAL,
+        f"User:{USER}",
+        "*",
+        _OPERATIONS[rule.operation],
+        AclPermissionType.ALLOW,
+    )
+
+
+def _of_user() -> AclBindingFilter:
+    """Return what finds every right of the user."""
+    return AclBindingFilter(
+        ResourceType.ANY,
+        None,
+        ResourcePatternType.ANY,
+        f"User:{USER}",
+        None,
+        AclOperation.ANY,
+        AclPermissionType.ANY,
     )
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
-from confluent_kafka.admin import AclOperation
+from aiokafka import TopicPartition
+from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFailedError
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource
 from faults.arena import Arena
 from faults.cluster import Brokers
 from faults.proxy import Proxy
 from faults.secured import Guard
 from faults.trial import Trial
+
+from stream.acls import Rule, rules_of
+from stream.latest import reading
+from stream.settings import Settings
+from stream.topic_admin import admin_client
 
 pytestmark = [pytest.mark.faults, pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -149,3 +159,127 @@ def test_26_a_right_that_is_revoked_holds_everything_back_until_it_is_given_agai
         assert "TopicAuthorizationFailed" in told
         trial.note = f"{len(trial.worker.ends)} ends"
         says_nothing_secret(trial, guard)
+
+
+@pytest.mark.timeout(600)
+def test_26_the_least_rights_are_enough_and_each_of_them_is_needed(
+    arena: Arena, brokers: Brokers, guard: Guard
+) -> None:
+    with arena.trial(
+        "26 least rights", at=brokers, opened=False, settings=guard.settings()
+    ) as trial:
+        settings = Settings(topic_prefix=trial.prefix)
+        guard.allow(brokers.address, rules_of("operator", settings))
+        trial.worker.command("topics", "create")
+        rules = rules_of("worker", settings)
+        guard.allow(brokers.address, rules)
+        trial.open()
+        trial.load(1000)
+        trial.finish_now()
+        for rule in rules:
+            of_it = {other for other in rules if other[:2] == rule[:2]}
+            with guard.without(brokers.address, rule):
+                refused_now = {r for r in of_it if not may(r, brokers.worker_address, guard)}
+            assert refused_now == {rule}
+        trial.note = f"{len(rules)} rules"
+        says_nothing_secret(trial, guard)
+
+
+def may(rule: Rule, broker: str, guard: Guard) -> bool:
+    """True when a client with the workers' credentials may do what a rule is for."""
+    client = {
+        "bootstrap.servers": broker,
+        "security.protocol": guard.protocol,
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": guard.settings()["PREFSTREAM_SASL_USERNAME"],
+        "sasl.password": guard.password,
+        "ssl.ca.location": str(guard.ca_file),
+    }
+    problem = _PROBES[rule.resource, rule.operation](client, rule.name)
+    assert problem in (None, KafkaError.TOPIC_AUTHORIZATION_FAILED, _NO_GROUP), problem
+    return problem is None
+
+
+_NO_GROUP = KafkaError.GROUP_AUTHORIZATION_FAILED
+
+
+def _reads(client: dict[str, Any], topic: str) -> int | None:
+    """By then there is something in all that the workers read; without the right, nothing comes."""
+    found: list[object] = []
+
+    async def ask() -> None:
+        async with reading(_settings(client)) as consumer:
+            place = TopicPartition(topic, 0)
+            consumer.assign([place])
+            await consumer.seek_to_beginning(place)
+            found.extend(await consumer.getmany(timeout_ms=3000))
+
+    refused = _refused_to(ask)
+    return None if found else refused or KafkaError.TOPIC_AUTHORIZATION_FAILED
+
+
+def _reads_with_group(client: dict[str, Any], group: str) -> int | None:
+    async def ask() -> None:
+        async with admin_client(_settings(client)) as admin:
+            await admin.list_consumer_group_offsets(group)
+
+    return _refused_to(ask)
+
+
+def _refused_to(ask: Callable[[], Coroutine[Any, Any, None]]) -> int | None:
+    # librdkafka tries again and again where it is told to go away.
+    try:
+        asyncio.run(ask())
+    except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+        return int(error.errno)
+    return None
+
+
+def _settings(client: dict[str, Any]) -> Settings:
+    return Settings(
+        broker=client["bootstrap.servers"],
+        security_protocol=client["security.protocol"],
+        sasl_mechanism=client["sasl.mechanism"],
+        sasl_username=client["sasl.username"],
+        sasl_password=client["sasl.password"],
+        ssl_ca_file=client["ssl.ca.location"],
+    )
+
+
+def _writes(client: dict[str, Any], topic: str) -> int | None:
+    problems: list[int | None] = []
+    producer = Producer({**client, "enable.idempotence": True, "message.timeout.ms": 10_000})
+    # It has been judged: what the probe writes is nothing to anybody.
+    producer.produce(
+        topic, b"", b"probe", on_delivery=lambda error, _: problems.append(_code(error))
+    )
+    producer.flush(15)
+    return problems[0]
+
+
+def _described(client: dict[str, Any], topic: str) -> int | None:
+    return _code(AdminClient(client).list_topics(topic, 10).topics[topic].error)
+
+
+def _configs_described(client: dict[str, Any], topic: str) -> int | None:
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    admin = AdminClient(client)  # what is asked of it ends with it
+    [answer] = admin.describe_configs([resource]).values()
+    try:
+        answer.result(10)
+    except KafkaException as error:
+        return int(error.args[0].code())
+    return None
+
+
+def _code(error: Any) -> int | None:
+    return None if error is None else error.code()
+
+
+_PROBES = {
+    ("topic", "Read"): _reads,
+    ("topic", "Write"): _writes,
+    ("topic", "Describe"): _described,
+    ("topic", "DescribeConfigs"): _configs_described,
+    ("group", "Read"): _reads_with_group,
+}
