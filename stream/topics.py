@@ -78,6 +78,10 @@ ITEM_STATE = TopicSpec(
 
 RECOMMENDATIONS = TopicSpec("recommendations", "out", "user_id", "compact,delete")
 CHURN_RISK = TopicSpec("churn-risk", "out", "user_id", "compact,delete", retention_ms=90 * DAY_MS)
+# Kept until whoever asked has surely read it: the next search of a user is no newer answer to it.
+SEARCH_RESULTS = TopicSpec(
+    "search-results", "out", "user_id", "compact,delete", compaction_lag_ms=HOUR_MS
+)
 DEAD_LETTERS = TopicSpec("dead-letters", "out", "as received", "delete", retention_ms=30 * DAY_MS)
 
 TOPICS: tuple[TopicSpec, ...] = (
@@ -94,5 +98,6 @@ TOPICS: tuple[TopicSpec, ...] = (
     ITEM_STATE,
     RECOMMENDATIONS,
     CHURN_RISK,
+    SEARCH_RESULTS,
     DEAD_LETTERS,
 )
