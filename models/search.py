@@ -42,9 +42,9 @@ class SearchRule:
     """How the parts of a score weigh: ``words`` and ``interest`` beside a cosine; ``feedback`` is
     the share of the cosine that the best ``speakers`` have, in place of the query."""
 
-    words: float = 0.4
-    feedback: float = 0.7
-    speakers: int = 20
+    words: float = 0.2
+    feedback: float = 0.5
+    speakers: int = 10
     interest: float = 0.0
 
 

@@ -188,10 +188,10 @@ class Settings(BaseSettings):
     search_results: bool = Field(True, description="Answer every search in `search-results`.")
     search_k: int = Field(20, ge=1, le=200, description="Items per search result at most.")
     search_words: float = Field(
-        0.4, ge=0, le=10, description="Weight of words (BM25, at most 1) beside a cosine."
+        0.2, ge=0, le=10, description="Weight of words (BM25, at most 1) beside a cosine."
     )
     search_feedback: Fraction = Field(
-        0.7, description="Share that the first items found have in what is then searched for."
+        0.5, description="Share that the first items found have in what is then searched for."
     )
     search_personalisation: float = Field(
         0.0, ge=0, le=1, description="Weight of the shopper's interests in a search; 0 = none."
