@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bert_encoder import BertEncoder
+from models.encoder import Side
 from models.evaluation import baselines, intervals, ranking
 from models.evaluation.baselines import Baseline
 from models.evaluation.ranking import PADDING, Lists
@@ -50,15 +51,17 @@ def evaluate(
     yield _prequential(beauty, vectors, asked, settings, on_step)
 
 
-def encoded(texts: Sequence[str], settings: Settings) -> NDArray[np.float32]:
-    """Return the settings' encoder's unit vectors of item texts, shape (n, dim)."""
+def encoded(
+    texts: Sequence[str], settings: Settings, side: Side = "passage"
+) -> NDArray[np.float32]:
+    """Return the settings' encoder's unit vectors of texts, shape (n, dim)."""
     encoder = BertEncoder(
         resolve(settings.encoder),
         device=settings.encoder_device,
         batch_size=settings.encoder_batch,
         max_tokens=settings.encoder_max_tokens,
     )
-    return np.asarray(encoder.encode(texts, "passage"), np.float32)
+    return np.asarray(encoder.encode(texts, side), np.float32)
 
 
 # Leave one out -----------------------------------------------------------------------------------
