@@ -40,6 +40,7 @@ class TextIndex:
         self._index = tantivy.Index(self._schema)
         self._writer = self._index.writer(_HEAP_BYTES, 1)
         self._searcher = self._index.searcher()
+        self._latest: dict[int, ItemFacts] = {}
         self._waiting: dict[int, ItemFacts | None] = {}
         self._is_cleared = False
         self._lock = threading.Lock()
@@ -50,18 +51,27 @@ class TextIndex:
         return len(self._waiting)
 
     def put(self, rows: Iterable[int], items: Iterable[ItemFacts]) -> None:
-        """Add or replace what is said of items."""
+        """Add or replace what is said of items; those that are sold out are not found.
+
+        A new price costs nothing: what is found by its words stays as it is.
+        """
         with self._lock:
-            self._waiting.update(zip(rows, items, strict=True))
+            for row, item in zip(rows, items, strict=True):
+                if _searched(self._latest.get(row)) != _searched(item):
+                    self._waiting[row] = item
+                self._latest[row] = item
 
     def drop(self, rows: Iterable[int]) -> None:
         """Forget rows; unknown ones are ignored."""
         with self._lock:
-            self._waiting.update(dict.fromkeys(rows))
+            for row in rows:
+                if self._latest.pop(row, None) is not None:
+                    self._waiting[row] = None
 
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
+            self._latest.clear()
             self._waiting.clear()
             self._is_cleared = True
 
@@ -77,8 +87,8 @@ class TextIndex:
             for row, item in some:
                 # By a text: a number given here is taken for another type, and nothing is deleted.
                 self._writer.delete_documents_by_term("key", str(row))
-                if item is not None:
-                    self._writer.add_document(_document(row, item))
+                if text := _searched(item):
+                    self._writer.add_document(_document(row, text))
             if some or is_cleared:
                 self._writer.commit()
                 self._index.reload()
@@ -128,8 +138,14 @@ def _schema() -> tantivy.Schema:
     return builder.build()
 
 
-def _document(row: int, item: ItemFacts) -> tantivy.Document:
-    text = " ".join([item.title, item.brand or "", *item.categories])[:_MAX_CHARS]
+def _searched(item: ItemFacts | None) -> str:
+    """Return what an item is found by; empty when it is gone or sold out."""
+    if item is None or not item.in_stock:
+        return ""
+    return " ".join([item.title, item.brand or "", *item.categories])[:_MAX_CHARS]
+
+
+def _document(row: int, text: str) -> tantivy.Document:
     document = tantivy.Document()
     document.add_text("words", " ".join(words(text)))
     document.add_text("key", str(row))

@@ -41,7 +41,7 @@ def words(text: str) -> list[str]:
 
 
 def needs_dictionary(text: str) -> bool:
-    """True when ``words`` would first load the Chinese dictionary: a second, 100 MB."""
+    """True when ``words`` would first load the Chinese dictionary: 0.6 s, 50 MB."""
     return _dictionary.cache_info().currsize == 0 and _IS_HAN.search(text) is not None
 
 

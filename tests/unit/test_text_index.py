@@ -72,6 +72,22 @@ def test_changes_wait_for_a_refresh_which_may_take_some_at_a_time():
     assert len(found(texts, "lamp")) == 5
 
 
+def test_only_what_is_found_by_words_is_indexed_anew():
+    texts = index("red boots")
+    texts.put([0], [facts("red boots", price=9.5)])
+    assert texts.n_waiting == 0
+    texts.put([0], [facts("red boots", brand="Salomon")])
+    assert texts.n_waiting == 1
+
+
+def test_what_is_sold_out_is_not_found_until_it_is_back():
+    texts = index("red boots")
+    for in_stock, rows in ((False, []), (True, [0])):
+        texts.put([0], [facts("red boots", in_stock=in_stock)])
+        texts.refresh()
+        assert found(texts, "boots") == rows
+
+
 def test_scores_lie_between_0_and_1_and_compare_across_queries():
     texts = index("red boots", "red shoes", *(f"thing {n}" for n in range(50)))
     whole = texts.search("red boots", 1).scores[0]
