@@ -129,3 +129,22 @@ def test_what_queries_have_in_common_is_taken_off():
 def test_a_first_query_is_left_nearly_as_it_is():
     query = np.eye(4, dtype=np.float32)[:1]
     np.testing.assert_allclose(QueryMean(4).centred(query), query, atol=1e-6)
+
+
+def test_a_query_asked_all_day_changes_others_no_more_than_asked_once():
+    queries = word_vectors(["phone", "phone case", "tea", "lamp"], 16)
+    once, often = QueryMean(16), QueryMean(16)
+    for _ in range(100):
+        often.centred(queries[:1])
+    np.testing.assert_array_equal(once.centred(queries), often.centred(queries))
+
+
+def test_old_queries_are_forgotten_by_halves():
+    rng = np.random.default_rng(0)
+    mean = QueryMean(2)
+    for centre in (1.0, -1.0):
+        angles = rng.normal(0, 0.01, 20_000)
+        mean.centred(np.stack([centre * np.cos(angles), np.sin(angles)], axis=1).astype(np.float32))
+    up = np.array([[0, 1]], np.float32)
+    # Nearly all that is remembered points left, and is taken off: what is left points right.
+    assert mean.centred(up)[0, 0] > 0.3
