@@ -156,8 +156,9 @@ def _evaluated(values: dict[str, PerUser], settings: Settings, n_asked: int) -> 
         [Row(name, {metric: intervals.mean(of_it)}) for name, of_it in values.items()],
         f"Rated products of {n_asked} queries, ranked by the catalogue's own index and words; "
         f"texts by {settings.encoder}. Our first row's weights are chosen on nine tenths of the "
-        "queries and told of the last, ten times; those of the settings were chosen on all of "
-        f"them. Ties are broken at random. Over TF-IDF: {gains['TF-IDF']}, over random: "
+        "queries and told of the last, ten times; those of the settings, the use of feedback and "
+        "its ten items were chosen on all of them. Ties are broken at random. "
+        f"Over TF-IDF: {gains['TF-IDF']}, over random: "
         f"{gains['random']}. The order of the file is the engine's whose results were rated; "
         "TF-IDF, which matches half of the products, gains by it.",
     )
