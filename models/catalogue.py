@@ -22,6 +22,7 @@ from models.neighbours import NeighbourFacts, NeighbourTable, Taken
 from models.popularity import Order, Popularity
 from models.rows import first_allowed, grown, merged
 from models.slab import Rows
+from models.text_index import TextIndex
 
 DAY_MS = 86_400_000
 
@@ -32,6 +33,7 @@ class Catalogue:
     Every method may be called from any thread. Writers hold the one lock for milliseconds.
     ``inline_below``: catalogues up to this size renew mean and index inside ``put_vectors``;
     larger ones when their owner calls ``rebuild`` (see ``rebuild_due``), in a thread of its own.
+    ``texts`` is told what the shop says, by row; its owner calls its ``refresh``.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Catalogue:
         cooccurrence_half_life_ms: float = 180 * DAY_MS,
         popularity_half_life_ms: float = 2 * DAY_MS,
         inline_below: int = 2_000,
+        texts: TextIndex | None = None,
     ) -> None:
         self.dim = dim
+        self._texts = texts
         self._factory = index_factory or (lambda _expected_items: ExactIndex(dim))
         self._half_lives_ms = cooccurrence_half_life_ms, popularity_half_life_ms
         self._inline_below = inline_below
@@ -64,6 +68,8 @@ class Catalogue:
         self._in_stock = np.zeros(256, bool)  # by row: described and in stock
         self._recommendable = np.zeros(256, bool)  # by row: in stock and with a vector
         self._n_recommendable = 0
+        if self._texts is not None:
+            self._texts.clear()
 
     # Writing ------------------------------------------------------------------------------------
 
@@ -79,6 +85,8 @@ class Catalogue:
                 self._facts[row] = item
                 self._in_stock[row] = item.in_stock
                 self._arrivals.put(row, item.appeared_ms)
+            if self._texts is not None:
+                self._texts.put(rows.tolist(), items)
             self._judge(rows)
 
     def put_vectors(self, item_ids: Sequence[str], vectors: Vectors) -> None:
@@ -112,6 +120,8 @@ class Catalogue:
                 self._facts.pop(row, None)
                 self._arrivals.drop(row)
             self._in_stock[rows] = False
+            if self._texts is not None:
+                self._texts.drop(rows.tolist())
             self._judge(rows)
 
     def drop_vectors(self, item_ids: Sequence[str]) -> None:

@@ -2,7 +2,8 @@
 
 items ─► encode ─► item-embeddings ─► catalogue of every preference worker
 searches, reviews, users ─► encode ─► embedded-texts ─┐
-clickstream, users ───────────────────────────────────┴► preferences ─► recommendations, churn-risk
+clickstream, users ───────────────────────────────────┴► preferences ─► recommendations, churn-risk,
+                                                                        search-results
 preferences ─► item-pairs ─► neighbours ─► item-neighbours ─► catalogue of every preference worker
 anything that fails ─► dead-letters
 """

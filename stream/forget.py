@@ -21,7 +21,8 @@ async def forget(
     when there is no broker.
     """
     prefix, key = settings.topic_prefix, user_id.encode()
-    topics = [changelog, f"{prefix}recommendations", f"{prefix}churn-risk"]
+    published = ("recommendations", "churn-risk", "search-results")
+    topics = [changelog, *(prefix + topic for topic in published)]
     async with reading(settings) as consumer:
         places = [await partition_of(consumer, topic, key) for topic in topics]
         ends = await consumer.end_offsets(places)

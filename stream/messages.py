@@ -13,6 +13,8 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
+from models.matches import FoundBy
+
 SCHEMA_VERSION = 1
 
 ReasonKind = Literal[
@@ -106,6 +108,29 @@ class ChurnRisk(Struct, frozen=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
 
 
+# --- search-results ------------------------------------------------------------------------------
+
+
+class FoundItem(Struct, frozen=True, kw_only=True):
+    """``source`` says what the item was found by."""
+
+    item_id: str
+    rank: int
+    score: float
+    source: FoundBy
+
+
+class SearchResults(Struct, frozen=True, kw_only=True):
+    """Topic ``search-results``: the answer to one search; no items when nothing is for sale."""
+
+    search_event_id: str
+    query: str
+    items: list[FoundItem]
+    generated_ms: int
+    model: ModelInfo
+    schema_version: int = SCHEMA_VERSION
+
+
 # --- between the tiers ---------------------------------------------------------------------------
 
 
@@ -191,7 +216,7 @@ class ItemNeighbours(Struct, frozen=True, kw_only=True):
 
 def to_message(value: Struct) -> bytes:
     """Return the bytes of a value for its topic."""
-    if isinstance(value, Recommendation | ChurnRisk):
+    if isinstance(value, Recommendation | ChurnRisk | SearchResults):
         return msgspec.json.encode(value)
     return msgspec.msgpack.encode(value)
 

@@ -48,6 +48,7 @@ Stage = Literal[
     "encode",
     "fold",
     "recommend",
+    "search",
     "churn",
     "pairs",
     "neighbours",

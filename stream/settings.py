@@ -184,6 +184,19 @@ class Settings(BaseSettings):
     diversity: Fraction = Field(0.15, description="MMR: 0 ranks by score alone.")
     n_candidates: int = Field(200, ge=10, le=2000, description="Nearest items looked at per user.")
 
+    # Search results
+    search_results: bool = Field(True, description="Answer every search in `search-results`.")
+    search_k: int = Field(20, ge=1, le=200, description="Items per search result at most.")
+    search_words: float = Field(
+        0.2, ge=0, le=10, description="Weight of words (BM25, at most 1) beside a cosine."
+    )
+    search_feedback: Fraction = Field(
+        0.5, description="Share that the first items found have in what is then searched for."
+    )
+    search_personalisation: float = Field(
+        0.0, ge=0, le=1, description="Weight of the shopper's interests in a search; 0 = none."
+    )
+
     # Co-occurrence and popularity
     neighbours_kept: int = Field(256, ge=8, le=4096, description="Neighbours kept per item.")
     cooccurrence_items: int = Field(

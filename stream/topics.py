@@ -155,6 +155,16 @@ CHURN_RISK = TopicSpec(
     ("downstream", "operator"),
     retention_ms=90 * DAY_MS,
 )
+# Kept until whoever asked has surely read it: the next search of a user is no newer answer to it.
+SEARCH_RESULTS = TopicSpec(
+    "search-results",
+    "out",
+    "user_id",
+    "compact,delete",
+    ("preference",),
+    ("downstream", "operator"),
+    compaction_lag_ms=HOUR_MS,
+)
 DEAD_LETTERS = TopicSpec(
     "dead-letters",
     "out",
@@ -179,5 +189,6 @@ TOPICS: tuple[TopicSpec, ...] = (
     ITEM_STATE,
     RECOMMENDATIONS,
     CHURN_RISK,
+    SEARCH_RESULTS,
     DEAD_LETTERS,
 )

@@ -14,13 +14,17 @@ from models.catalogue import Catalogue
 from models.churn import BaselineChurn
 from models.items import ItemFacts
 from models.recommender import Recommender
+from models.search import ItemSearch, SearchRule
+from models.text_index import TextIndex
 from stream.agents.churn import Churn, ChurnRules
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
+from stream.agents.interests import Interests
 from stream.agents.pace import Pace
 from stream.agents.preferences import Preferences
 from stream.agents.recommending import Publishing, Recommending
 from stream.agents.reports import BatchReport
+from stream.agents.searching import Searching
 from stream.core.churn import Thresholds
 from stream.core.user_rows import from_row
 from stream.core.user_state import Rules, UserState
@@ -34,6 +38,7 @@ from stream.messages import (
     EmbeddedText,
     ItemPairs,
     Recommendation,
+    SearchResults,
     SourcePlace,
     read_item_pairs,
     to_fp16,
@@ -68,7 +73,8 @@ class PreferenceStage:
         self.settings = load_settings(**{**fields, **settings})
         self.table, self.outbox = table, outbox
         self.encoder = HashEncoder()
-        self.catalogue = Catalogue(self.encoder.dim)
+        self.texts = TextIndex()
+        self.catalogue = Catalogue(self.encoder.dim, texts=self.texts)
         self.now_ms = NOW_MS + 1000
         self.monotonic_s = 0.0
         self.reports: list[BatchReport] = []
@@ -96,6 +102,7 @@ class PreferenceStage:
             sender=self.outbox,
             catalogue=self.catalogue,
             recommending=self.recommending,
+            searching=self.searching(rules),
             churn=Churn(BaselineChurn(), self.committer, churn_rules, lambda: self.monotonic_s),
             rules=rules,
             encoder_id=self.encoder.encoder_id,
@@ -105,6 +112,22 @@ class PreferenceStage:
             report=self.reports.append,
         )
         self.guard = Guard(self.stage.process, self.stage.reject, self.failures, StormGauge())
+
+    def searching(self, rules: Rules) -> Searching | None:
+        s = self.settings
+        rule = SearchRule(s.search_words, s.search_feedback, interest=s.search_personalisation)
+        return (
+            None
+            if not s.search_results
+            else Searching(
+                self.catalogue,
+                ItemSearch(self.catalogue, self.texts, rule, s.n_candidates),
+                self.committer,
+                Interests(self.catalogue, rules) if s.search_personalisation else None,
+                encoder_id=self.encoder.encoder_id,
+                k=s.search_k,
+            )
+        )
 
     async def start(self) -> None:
         """Take partitions 0 and 1 over."""
@@ -117,6 +140,7 @@ class PreferenceStage:
         for item_id in item_ids or TITLES:
             self.catalogue.put_item(ItemFacts(item_id, TITLES[item_id], NOW_MS))
             self.catalogue.put_vectors([item_id], self.encoder.encode([TITLES[item_id]]))
+        self.texts.refresh()
 
     async def __call__(self, *batch: SourceMessage) -> list[Output]:
         """Return what one micro-batch sends."""
@@ -185,6 +209,14 @@ def recommendations(outputs: list[Output]) -> list[Recommendation]:
         msgspec.json.decode(o.value or b"", type=Recommendation)
         for o in outputs
         if o.topic == "recommendations" and o.value is not None
+    ]
+
+
+def results(outputs: list[Output]) -> list[SearchResults]:
+    return [
+        msgspec.json.decode(o.value or b"", type=SearchResults)
+        for o in outputs
+        if o.topic == "search-results" and o.value is not None
     ]
 
 

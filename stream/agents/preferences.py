@@ -1,4 +1,4 @@
-"""clickstream, embedded-texts, users -> user-state -> recommendations, churn-risk, item-pairs."""
+"""clickstream, embedded-texts, users -> user-state -> all that is published of users."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from stream.agents.item_vectors import ItemVectors
 from stream.agents.pace import Pace
 from stream.agents.recommending import Recommending
 from stream.agents.reports import BatchReport, Report
+from stream.agents.searching import Searching
 from stream.agents.work import Work
 from stream.core.drafts import UserDraft, user_key
 from stream.core.events import BadEvent
@@ -25,7 +26,7 @@ from stream.delivery import Sender, SourceMessage
 from stream.engine.commits import Committer, Effect
 from stream.engine.table import CONTROL, PartitionTable
 from stream.messages import BadDerived, ItemTouch
-from stream.topics import CHURN_RISK, ITEM_PAIRS, RECOMMENDATIONS
+from stream.topics import CHURN_RISK, ITEM_PAIRS, RECOMMENDATIONS, SEARCH_RESULTS
 
 #: Users folded, or rows looked at, between two breaths of the event loop.
 SLICE = 500
@@ -45,6 +46,7 @@ class Preferences:
         sender: Sender,
         catalogue: Catalogue,
         recommending: Recommending,
+        searching: Searching | None,
         churn: Churn,
         rules: Rules,
         encoder_id: str,
@@ -58,6 +60,7 @@ class Preferences:
         self._sender = sender
         self._catalogue = catalogue
         self._recommending = recommending
+        self._searching = searching
         self._churn = churn
         self._rules = rules
         self._encoder_id = encoder_id
@@ -82,6 +85,8 @@ class Preferences:
             await self._fold(work)
             work.report.seconds["fold"] = perf_counter() - started
             now_ms = self._clock()
+            if self._searching is not None:
+                await self._searching.publish(work, now_ms)
             due = self._recommending.due(work, now_ms, self._pace.room_for_batch())
             self._churn.assess_active(work, now_ms)
             await self._recommending.publish(due, work, now_ms, self._as_of(work, now_ms))
@@ -251,5 +256,5 @@ def _touches(work: Work) -> dict[int, list[ItemTouch]]:
 
 def _erasures(draft: UserDraft) -> list[Effect]:
     """Tombstones for what was published of an erased user."""
-    key = user_key(draft.user_id)
-    return [Effect("", topic.name, key, None) for topic in (RECOMMENDATIONS, CHURN_RISK)]
+    key, published = user_key(draft.user_id), (RECOMMENDATIONS, CHURN_RISK, SEARCH_RESULTS)
+    return [Effect("", topic.name, key, None) for topic in published]

@@ -45,6 +45,8 @@ class UserDraft:
     taken: list[Taken] = field(default_factory=list)
     outcomes: list[EventOutcome] = field(default_factory=list)
     touches: list[Touch] = field(default_factory=list)
+    #: To be answered; those that the ledger covers have been.
+    searches: list[Sourced] = field(default_factory=list)
     trigger: Trigger | None = None
     #: A trigger whose output the ledger covers already, though the row was lost.
     covered_trigger: Trigger | None = None
@@ -116,7 +118,8 @@ class UserDraft:
             return
         self.state, self.body = UserState(), None
         self.erased_at, self.erased_now = erasure.offset, True
-        self.touches, self.trigger, self.covered_trigger = [], None, None
+        self.touches, self.searches = [], []
+        self.trigger, self.covered_trigger = None, None
 
     def _erased_through(self) -> int:
         """Return the offset up to which tombstones are known: that of the last, or of a return."""
@@ -145,6 +148,7 @@ class UserDraft:
             self.state, self.body = folded.state, folded.body
             self.outcomes += folded.outcomes
             self.touches += folded.touches
+            self.searches += folded.searches
             self.trigger = folded.trigger or self.trigger
             self.n_future += folded.n_future
             self.is_trimmed |= folded.is_trimmed

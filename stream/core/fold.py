@@ -84,6 +84,8 @@ class Folded(Struct, frozen=True):
     body: Body
     outcomes: list[Outcome]
     touches: list[Touch]
+    #: Those that are to be answered: neither repeats nor duplicates.
+    searches: list[Sourced]
     #: The place of the last event that may cause a recommendation, if any did.
     trigger: Trigger | None
     #: How many event times lay in the future and were cut.
@@ -109,7 +111,14 @@ def fold(
         folding.freeze(), folding.added, vectors, rules, folding.trigger
     )
     return Folded(
-        state, body, outcomes, folding.touches, folding.trigger, folding.n_future, is_trimmed
+        state,
+        body,
+        outcomes,
+        folding.touches,
+        folding.searches,
+        folding.trigger,
+        folding.n_future,
+        is_trimmed,
     )
 
 
@@ -132,6 +141,7 @@ class _Folding:
         self._vectors = vectors
         self._rules = rules
         self.touches: list[Touch] = []
+        self.searches: list[Sourced] = []
         self.trigger: Trigger | None = None
         self.n_future = 0
         offsets = before.offsets
@@ -159,10 +169,12 @@ class _Folding:
         event = sourced.event
         if isinstance(event, User):
             return self._user(event, sourced)
+        if self._stated.personalize and self._known(sourced.source, event.event_id):
+            return "duplicate"
+        if isinstance(event, Search):
+            self.searches.append(sourced)
         if not self._stated.personalize:
             return "not_personalized"
-        if self._known(sourced.source, event.event_id):
-            return "duplicate"
         at_ms = self._event_time(event.event_time_ms, sourced.timestamp_ms)
         if isinstance(event, Interaction):
             outcome = self._interaction(event, at_ms)

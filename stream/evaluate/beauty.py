@@ -6,7 +6,7 @@ The prequential part replays the last fifth of everyone's acts, each predicted b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,9 @@ from models.evaluation.splits import History, LeftOut, last_share, leave_one_out
 from models.items import ItemFacts
 from stream.core.events import Interaction
 from stream.evaluate.datasets import Sequences, load_amazon_beauty
-from stream.evaluate.report import Evaluated, Row
+from stream.evaluate.report import Evaluated, OnStep, Row
 from stream.evaluate.shop import LiveShop, encoded
 from stream.settings import Settings
-
-OnStep = Callable[[str], None]
 
 K = (5, 10, 20)
 #: Users learnt from, or asked for, at once.

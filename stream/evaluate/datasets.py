@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.evaluation.splits import History
 
@@ -49,8 +50,53 @@ def load_amazon_beauty(data: Path) -> Sequences:
     return Sequences(users, titles)
 
 
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A query, the numbers of the items that were rated for it, (n,), and their grades, (n,)."""
+
+    query: str
+    items: NDArray[np.int64]
+    grades: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratings:
+    """Products by item number, and how well they answer queries."""
+
+    titles: list[str]
+    descriptions: list[str]
+    queries: list[Rated]
+
+
+def load_chorus_search(data: Path) -> Ratings:
+    """Return ``chorus_search``: 2,349 products rated 0 to 3 for 135 queries.
+
+    The grade is the file's ``final_rating``, on which its three raters agreed.
+    """
+    path = data / "chorus_search" / "Broad_Query_Set_individual_ratings.csv"
+    with _opened(path) as file:
+        rows = list(csv.DictReader(file))
+    number_of: dict[str, int] = {}
+    titles, descriptions = list[str](), list[str]()
+    rated: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        if row["docid"] not in number_of:
+            number_of[row["docid"]] = len(titles)
+            titles.append(row["name"])
+            descriptions.append(row["description"])
+        of_query = rated.setdefault(row["query"], [])
+        of_query.append((number_of[row["docid"]], float(row["final_rating"])))
+    queries = [
+        Rated(query, np.array([n for n, _ in of_it]), np.array([grade for _, grade in of_it]))
+        for query, of_it in rated.items()
+    ]
+    return Ratings(titles, descriptions, queries)
+
+
 def _opened(path: Path) -> Any:
     try:
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
+        if path.suffix == ".gz":
+            return gzip.open(path, "rt", encoding="utf-8", newline="")
+        return path.open(encoding="utf-8-sig", newline="")
     except OSError as error:
         raise DataMissing(f"{path}: {error.strerror}; '--data' names the folder above") from error

@@ -8,7 +8,7 @@ knows them shows them under "buy again".
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,14 +23,12 @@ from models.evaluation.splits import History
 from models.items import ItemFacts
 from stream.core.events import Interaction, Item, parse_interaction, parse_item
 from stream.evaluate.datasets import DataMissing
-from stream.evaluate.report import Evaluated, Row
+from stream.evaluate.report import Evaluated, OnStep, Row
 from stream.evaluate.shop import LiveShop, encoded
 from stream.formats.online_retail import read_online_retail
 from stream.formats.source import BadSource, ReadReport
 from stream.settings import Settings
 from stream.topics import ITEMS
-
-OnStep = Callable[[str], None]
 
 FILE = "online_retail/online_retail_2009_2010.parquet"
 K = (10, 20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from rich.table import Table
 
 from models.evaluation.classes import Calibration
 from models.evaluation.intervals import Estimate
+
+#: Told what is being done.
+OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.bert_encoder import BertEncoder
 from models.catalogue import Catalogue
+from models.encoder import Side
 from models.faiss_index import faiss_index
 from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
@@ -131,12 +132,14 @@ class LiveShop:
         return [[ranked.item_id for ranked in of_user] for of_user in lists]
 
 
-def encoded(texts: Sequence[str], settings: Settings) -> NDArray[np.float32]:
-    """Return the settings' encoder's unit vectors of item texts, shape (n, dim)."""
+def encoded(
+    texts: Sequence[str], settings: Settings, side: Side = "passage"
+) -> NDArray[np.float32]:
+    """Return the settings' encoder's unit vectors of texts, shape (n, dim)."""
     encoder = BertEncoder(
         resolve(settings.encoder),
         device=settings.encoder_device,
         batch_size=settings.encoder_batch,
         max_tokens=settings.encoder_max_tokens,
     )
-    return np.asarray(encoder.encode(texts, "passage"), np.float32)
+    return np.asarray(encoder.encode(texts, side), np.float32)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from stream.core.events import Interaction, Item, Review, Search, User
-from stream.messages import ChurnRisk, Recommendation
+from stream.messages import ChurnRisk, Recommendation, SearchResults
 from stream.topics import TOPICS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -30,6 +30,7 @@ TYPES: dict[str, type[Struct]] = {
     "users": User,
     "recommendations": Recommendation,
     "churn-risk": ChurnRisk,
+    "search-results": SearchResults,
 }
 PUBLIC_TOPICS: tuple[str, ...] = (*TYPES, "dead-letters")
 
@@ -38,6 +39,7 @@ NULL_VALUES = {
     "users": "erases the user everywhere, until a new record brings them back",
     "recommendations": "the user has been erased",
     "churn-risk": "the user has been erased",
+    "search-results": "the user has been erased",
 }
 
 Schema = dict[str, Any]

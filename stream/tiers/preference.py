@@ -13,13 +13,17 @@ from models.catalogue import Catalogue
 from models.churn import BaselineChurn
 from models.faiss_index import faiss_index
 from models.recommender import Recommender
+from models.search import ItemSearch, SearchRule
+from models.text_index import TextIndex
 from models.weights import encoder_id, resolve
 from stream.agents.churn import TICK_S, Churn, ChurnRules
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
+from stream.agents.interests import Interests
 from stream.agents.pace import Pace
 from stream.agents.preferences import Preferences
 from stream.agents.recommending import Publishing, Recommending
+from stream.agents.searching import Searching
 from stream.catalog import CatalogFollower
 from stream.core.churn import Thresholds
 from stream.core.user_state import Rules
@@ -37,6 +41,8 @@ DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 #: Recommendations that were put off are looked for this often.
 DUE_TICK_S = 0.02
 GAUGES_TICK_S = 1.0
+#: Changed items are found by their words about so much later, so many of them at a time.
+WORDS_TICK_S, WORDS_SLICE = 0.5, 64
 
 
 class PreferenceTier:
@@ -51,7 +57,8 @@ class PreferenceTier:
         self._background = Background(self.app)
         model = resolve(settings.encoder)
         self._encoder_id = encoder_id(model)
-        self._catalogue = _catalogue(settings, model.dim)
+        self._texts = TextIndex() if settings.search_results else None
+        self._catalogue = _catalogue(settings, model.dim, self._texts)
         self._follower = CatalogFollower(settings, self._catalogue, self._encoder_id)
         self._n_refused = 0
         self._tables: dict[str, PartitionTable] = {}
@@ -77,6 +84,7 @@ class PreferenceTier:
                 rules,
                 _publishing(settings, self._encoder_id),
             ),
+            searching=self._searching(rules),
             churn=Churn(
                 BaselineChurn(
                     typical_order=settings.churn_typical_order,
@@ -103,11 +111,28 @@ class PreferenceTier:
             wait_s=settings.batch_wait_ms / 1000,
         )
 
+    def _searching(self, rules: Rules) -> Searching | None:
+        settings = self._parts.settings
+        if self._texts is None:
+            return None
+        is_personal = settings.search_personalisation > 0
+        return Searching(
+            self._catalogue,
+            ItemSearch(self._catalogue, self._texts, _search_rule(settings), settings.n_candidates),
+            self._users,
+            Interests(self._catalogue, rules) if is_personal else None,
+            encoder_id=self._encoder_id,
+            k=settings.search_k,
+        )
+
     async def start(self) -> None:
         """Catch up with the catalogue, so that no user is answered from half of it."""
         self._parts.readiness.set("model", True, self._encoder_id)
         await self._follower.start()
         await self._follower.caught_up()
+        if self._texts is not None:
+            await asyncio.to_thread(self._texts.refresh)
+            self._background.start(self._tick(self._find_by_words, WORDS_TICK_S))
         self._background.start(self._follower.watch())
         self._parts.readiness.set("catalogue_caught_up", True)
         self._background.start(self._publish_due())
@@ -154,6 +179,15 @@ class PreferenceTier:
         users = partitions_of(revoked, prefix + USER_STATE.name)
         await self._preferences.release(users)
 
+    async def _find_by_words(self) -> None:
+        assert self._texts is not None
+        # In a thread: now and then a commit waits a tenth of a second for an older one's merging,
+        # without the interpreter. What needs it, cutting texts into words, takes 2 ms a slice.
+        n_waiting = self._texts.n_waiting
+        while n_waiting:
+            n_waiting = await asyncio.to_thread(self._texts.refresh, WORDS_SLICE)
+            await asyncio.sleep(DUE_TICK_S)
+
     async def _show(self) -> None:
         metrics, catalogue, follower = self._parts.metrics, self._catalogue, self._follower
         metrics.show_index(len(catalogue), catalogue.n_vectors, catalogue.version, wall_clock_ms())
@@ -167,12 +201,13 @@ class PreferenceTier:
             metrics.state_bytes.labels(name).set(table.n_bytes())
 
 
-def _catalogue(settings: Settings, dim: int) -> Catalogue:
+def _catalogue(settings: Settings, dim: int, texts: TextIndex | None) -> Catalogue:
     return Catalogue(
         dim,
         partial(faiss_index, dim),
         cooccurrence_half_life_ms=settings.cooccurrence_half_life_d * DAY_MS,
         popularity_half_life_ms=settings.popularity_half_life_h * HOUR_MS,
+        texts=texts,
     )
 
 
@@ -183,6 +218,14 @@ def _recommender(settings: Settings, catalogue: Catalogue) -> Recommender:
         step_decay=settings.step_decay,
         diversity=settings.diversity,
         n_candidates=settings.n_candidates,
+    )
+
+
+def _search_rule(settings: Settings) -> SearchRule:
+    return SearchRule(
+        words=settings.search_words,
+        feedback=settings.search_feedback,
+        interest=settings.search_personalisation,
     )
 
 

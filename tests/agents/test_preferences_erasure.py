@@ -26,7 +26,7 @@ async def test_an_erased_user_is_gone_and_tombstones_say_so(stage: PreferenceSta
     sent = await stage(stage.stated(None))
     assert stage.state() is None
     assert stage.table.rows(0, [erasure_key("u1")]) == [b"0"]
-    for topic in ("user-state", "recommendations", "churn-risk"):
+    for topic in ("user-state", "recommendations", "churn-risk", "search-results"):
         assert [o.value for o in sent if o.topic == topic and o.key == b"u1"] == [None]
 
 
@@ -131,7 +131,8 @@ async def test_who_does_not_want_to_be_profiled_is_neither_kept_nor_published(
     stage.monotonic_s += 10**6
     await stage.stage.assess_silent()
     sent += await stage.due(10 * INTERVAL_MS)
-    assert {o.topic for o in sent} <= {"user-state"}
+    # A search is a direct request: its answer needs no profile.
+    assert {o.topic for o in sent} <= {"user-state", "search-results"}
     state = stage.state()
     assert state is not None
     assert (state.acts, state.texts, state.long, state.faded) == ((), (), None, ())

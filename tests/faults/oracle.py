@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import msgspec
+from faults.answers import answers_off
 from faults.generator import Sent
 from faults.reference import Place, Sources, State, expected_states, trigger_places
 from faults.rows import differences, state_of
@@ -51,6 +52,7 @@ class Evidence:
     replayed: Mapping[str, bytes]
     recommendations: Sequence[Any]
     churn_risks: Sequence[Any]
+    search_results: Sequence[Any]
     dead_letters: Sequence[Any]
     #: (group, topic, partition) -> (committed, end)
     offsets: Mapping[tuple[str, str, int], tuple[int, int]]
@@ -72,6 +74,7 @@ def judge(evidence: Evidence) -> list[Finding]:
         *_states(evidence),
         *_recommendations(evidence),
         *_churn(evidence),
+        *_searches(evidence),
         *_erased(evidence),
         *_everything_accounted_for(evidence),
         *_committed(evidence),
@@ -247,11 +250,17 @@ def _churn(evidence: Evidence) -> Iterator[Finding]:
             yield Finding("b", f"user {user} was never assessed", lost=1)
 
 
+def _searches(evidence: Evidence) -> Iterator[Finding]:
+    for off in answers_off(evidence.sources, evidence.search_results, evidence.failing):
+        yield Finding("b", off.text, off.lost, off.doubled)
+
+
 def _erased(evidence: Evidence) -> Iterator[Finding]:
     """Of an erased user the last word of each compacted topic is a tombstone, or nothing."""
     outputs = {
         "recommendations": evidence.recommendations,
         "churn-risk": evidence.churn_risks,
+        "search-results": evidence.search_results,
     }
     for topic, records in outputs.items():
         last = {record.key().decode(): record.value() for record in records}

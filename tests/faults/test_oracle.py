@@ -70,6 +70,7 @@ def honest() -> Evidence:
         replayed=rows,
         recommendations=[listed(s) for s in last_triggers(sent)],
         churn_risks=[assessed(user) for user in rows],
+        search_results=[found(s) for s in good_searches(sent)],
         dead_letters=[buried(s) for s in sent if s.message.fate == "dead"],
         offsets={("g", "clickstream", 0): (len(sent), len(sent))},
         drained_s=1.0,
@@ -125,6 +126,17 @@ def listed(one: Sent, generated_ms: int = SENT_MS) -> Record:
         "trigger": {"topic": topic, "partition": partition, "offset": offset},
     }
     return Record(key, json.dumps(message).encode())
+
+
+def good_searches(sent: list[Sent]) -> list[Sent]:
+    good = (s for s in sent if s.message.topic == "searches" and s.message.fate == "good")
+    return list({json.loads(s.message.value or b"")["event_id"]: s for s in good}.values())
+
+
+def found(one: Sent, generated_ms: int = SENT_MS) -> Record:
+    name = json.loads(one.message.value or b"")["event_id"]
+    answer = {"search_event_id": name, "items": [], "generated_ms": generated_ms}
+    return Record(one.message.key or b"", json.dumps(answer).encode())
 
 
 def assessed(user: str, before: str | None = None, band: str = "low") -> Record:
@@ -216,6 +228,21 @@ def a_skipped_band() -> Evidence:
     return replace(HONEST, churn_risks=[*HONEST.churn_risks, assessed(user, "medium", "high")])
 
 
+def a_missing_answer() -> Evidence:
+    return replace(HONEST, search_results=HONEST.search_results[1:])
+
+
+def answers_with_other_bytes() -> Evidence:
+    searches = good_searches(list(HONEST.sent))
+    more = [found(s, SENT_MS + n) for s in searches for n in range(1, 5)]
+    return replace(HONEST, search_results=[*HONEST.search_results, *more])
+
+
+def an_answer_to_nobody() -> Evidence:
+    first = HONEST.search_results[0]
+    return replace(HONEST, search_results=[*HONEST.search_results, replace(first, k=b"nobody")])
+
+
 def a_missing_dead_letter() -> Evidence:
     return replace(HONEST, dead_letters=HONEST.dead_letters[1:])
 
@@ -250,6 +277,9 @@ def never_drained() -> Evidence:
         (a_list_of_nothing, "b"),
         (a_missing_list, "b"),
         (a_skipped_band, "b"),
+        (a_missing_answer, "b"),
+        (answers_with_other_bytes, "b"),
+        (an_answer_to_nobody, "b"),
         (a_missing_dead_letter, "c"),
         (a_good_one_buried, "c"),
         (a_dead_letter_without_its_headers, "c"),

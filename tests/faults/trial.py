@@ -33,6 +33,7 @@ JUDGED_TOPICS = (
     "embedded-texts",
     "recommendations",
     "churn-risk",
+    "search-results",
     "dead-letters",
 )
 GROUPS = {
@@ -296,6 +297,7 @@ class Trial:
             replayed=replayed(record for _, record in self.admin.each("user-state")),
             recommendations=read["recommendations"],
             churn_risks=read["churn-risk"],
+            search_results=read["search-results"],
             dead_letters=read["dead-letters"],
             offsets=self.offsets(),
             drained_s=drained_s,

@@ -73,6 +73,9 @@ def test_acts_become_recommendations_with_reasons_and_churn_risks(shop):
     reasons = [r for i in searched["items"] for r in i["reasons"]]
     assert "coffee" in {r.get("query") for r in reasons}
     assert searched["trigger"]["topic"] == "searches"
+    (answer,) = (json.loads(m.value()) for m in outside.read("search-results"))
+    assert answer["search_event_id"] == "e2"
+    assert answer["items"][0]["item_id"] == "bean"
 
     outside.send("reviews", "anna", act(3, item_id="bean", text="Wonderful", rating=5))
     assert recommendation(consumer)["trigger"]["topic"] == "reviews"
@@ -123,7 +126,7 @@ def forgets_who_asks(outside: Outside, consumer) -> None:
     outside.send("clickstream", "anna", act(7, item_id="shoe", type="click"))
     outside.send("clickstream", "ben", act(8, user_id="ben", item_id="shoe", type="click"))
     assert recommendation(consumer)["user_id"] == "ben"
-    for topic in ("recommendations", "churn-risk", "user-state"):
+    for topic in ("recommendations", "churn-risk", "search-results", "user-state"):
         last = {m.key(): m.value() for m in outside.read(topic, 1.0)}
         assert last[b"anna"] is None, topic
     outside.send(

@@ -75,3 +75,11 @@ def test_rows_are_split_by_time_and_by_folds() -> None:
     assert (train.tolist(), test.tolist()) == ([1], [0, 2, 3])
     tests = np.concatenate([test for _, test in splits.k_fold(10, 3)])
     assert sorted(tests) == [*range(10)]
+
+
+def test_a_choice_is_never_made_on_the_case_it_is_told_of() -> None:
+    # Each choice is perfect on one case alone: seen from the others it is the worst.
+    values = np.eye(6)
+    assert splits.chosen_on_other_folds(values, k=6).tolist() == [0.0] * 6
+    values[0] = 0.5
+    assert splits.chosen_on_other_folds(values, k=6).tolist() == [0.5] * 6

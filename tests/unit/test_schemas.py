@@ -17,10 +17,12 @@ from stream.core.events import PARSERS, BadEvent
 from stream.messages import (
     ChurnRisk,
     Driver,
+    FoundItem,
     ModelInfo,
     Reason,
     Recommendation,
     RecommendedItem,
+    SearchResults,
     Trigger,
     to_message,
 )
@@ -58,6 +60,13 @@ CHURN_RISK = ChurnRisk(
     drivers=[Driver(feature="recency_days", value=3.0, contribution=-0.2)],
     model="baseline-1",
 )
+SEARCH_RESULTS = SearchResults(
+    search_event_id="s1",
+    query="红色 靴子",
+    items=[FoundItem(item_id="i1", rank=1, score=0.5, source="both")],
+    generated_ms=6,
+    model=ModelInfo(encoder="e", index_version="1", ranker="search-1"),
+)
 EXAMPLES = [
     ("clickstream", interaction(price=9.5, context={"region": "DE"}, quantity=2)),
     ("searches", search(query="红色 靴子", clicked_item_ids=["i1"])),
@@ -66,6 +75,7 @@ EXAMPLES = [
     ("users", user(interests=["hiking"], personalize=False)),
     ("recommendations", RECOMMENDATION),
     ("churn-risk", CHURN_RISK),
+    ("search-results", SEARCH_RESULTS),
 ]
 
 
@@ -93,7 +103,7 @@ def test_another_topic_is_refused_by_name():
 def test_what_is_written_is_valid_with_and_without_unknown_fields(topic: str, value: Any):
     written = msgspec.json.decode(
         to_message(value)
-        if topic in ("recommendations", "churn-risk")
+        if topic in ("recommendations", "churn-risk", "search-results")
         else msgspec.json.encode(value)
     )
     validator(topic).validate(written)

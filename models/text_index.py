@@ -1,0 +1,153 @@
+"""TextIndex: BM25 over the items' titles, brands and categories, kept up to date by tantivy."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tantivy
+from numpy.typing import NDArray
+
+from models.items import ItemFacts
+from models.slab import Rows
+from models.tokenise import words
+
+#: Of tantivy; what a word's weight is multiplied with at most is one more.
+_K1 = 1.2
+_HEAP_BYTES = 15_000_000
+#: Longer texts and queries are cut here: they would be slow, and say no more.
+_MAX_CHARS, _MAX_QUERY_WORDS = 2000, 32
+
+
+class Found(NamedTuple):
+    """Items that share a word with a query, best first: rows (n,), and how well each matches.
+
+    1 would be an item that holds every word more often than any does; so queries compare.
+    """
+
+    rows: Rows
+    scores: NDArray[np.float32]
+
+
+class TextIndex:
+    """The items' texts by row. What is put waits until ``refresh``; any thread may do either."""
+
+    def __init__(self) -> None:
+        self._schema = _schema()
+        self._index = tantivy.Index(self._schema)
+        self._writer = self._index.writer(_HEAP_BYTES, 1)
+        self._searcher = self._index.searcher()
+        self._latest: dict[int, ItemFacts] = {}
+        self._waiting: dict[int, ItemFacts | None] = {}
+        self._is_cleared = False
+        self._lock = threading.Lock()
+        self._refreshing = threading.Lock()
+
+    @property
+    def n_waiting(self) -> int:
+        return len(self._waiting)
+
+    def put(self, rows: Iterable[int], items: Iterable[ItemFacts]) -> None:
+        """Add or replace what is said of items; those that are sold out are not found.
+
+        A new price costs nothing: what is found by its words stays as it is.
+        """
+        with self._lock:
+            for row, item in zip(rows, items, strict=True):
+                if _searched(self._latest.get(row)) != _searched(item):
+                    self._waiting[row] = item
+                self._latest[row] = item
+
+    def drop(self, rows: Iterable[int]) -> None:
+        """Forget rows; unknown ones are ignored."""
+        with self._lock:
+            for row in rows:
+                if self._latest.pop(row, None) is not None:
+                    self._waiting[row] = None
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._latest.clear()
+            self._waiting.clear()
+            self._is_cleared = True
+
+    def refresh(self, limit: int | None = None) -> int:
+        """Make up to ``limit`` waiting items findable, all by default; return how many still wait.
+
+        Cutting a text into words takes some 20 us, making a batch findable some milliseconds.
+        """
+        with self._refreshing:
+            is_cleared, some = self._take(limit)
+            if is_cleared:
+                self._writer.delete_all_documents()
+            for row, item in some:
+                # By a text: a number given here is taken for another type, and nothing is deleted.
+                self._writer.delete_documents_by_term("key", str(row))
+                if text := _searched(item):
+                    self._writer.add_document(_document(row, text))
+            if some or is_cleared:
+                self._writer.commit()
+                self._index.reload()
+                self._searcher = self._index.searcher()
+        return len(self._waiting)
+
+    def _take(self, limit: int | None) -> tuple[bool, list[tuple[int, ItemFacts | None]]]:
+        with self._lock:
+            is_cleared, self._is_cleared = self._is_cleared, False
+            rows = list(self._waiting)[:limit]
+            return is_cleared, [(row, self._waiting.pop(row)) for row in rows]
+
+    def search(self, query: str, k: int) -> Found:
+        """Return the k best matches of a query, fewer where fewer match."""
+        searcher = self._searcher
+        known = self._weights(searcher, words(query[:_MAX_CHARS]))
+        if not known or k < 1:
+            return Found(np.empty(0, np.int64), np.empty(0, np.float32))
+        terms = [
+            (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, "words", word, "freq"))
+            for word in known
+        ]
+        hits = searcher.search(tantivy.Query.boolean_query(terms), k, count=False).hits
+        rows = searcher.fast_field_values("row", [address for _, address in hits])
+        scores = np.array([score for score, _ in hits], np.float32)
+        return Found(np.array(rows, np.int64), scores / np.float32(sum(known.values())))
+
+    @staticmethod
+    def _weights(searcher: tantivy.Searcher, query: Sequence[str]) -> dict[str, float]:
+        """Return the most that each word of a query adds to a score."""
+        n_items = searcher.num_docs
+        weights: dict[str, float] = {}
+        for word in list(dict.fromkeys(query))[:_MAX_QUERY_WORDS]:
+            n_with = searcher.doc_freq("words", word)
+            # Deleted items may be counted still, so there may be more with it than there are.
+            idf = math.log1p((max(n_items - n_with, 0) + 0.5) / (n_with + 0.5))
+            weights[word] = (_K1 + 1) * idf
+        return weights
+
+
+def _schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder()
+    # The words come cut and stemmed.
+    builder.add_text_field("words", tokenizer_name="whitespace", index_option="freq")
+    builder.add_text_field("key", tokenizer_name="raw", index_option="basic")
+    builder.add_unsigned_field("row", fast=True)
+    return builder.build()
+
+
+def _searched(item: ItemFacts | None) -> str:
+    """Return what an item is found by; empty when it is gone or sold out."""
+    if item is None or not item.in_stock:
+        return ""
+    return " ".join([item.title, item.brand or "", *item.categories])[:_MAX_CHARS]
+
+
+def _document(row: int, text: str) -> tantivy.Document:
+    document = tantivy.Document()
+    document.add_text("words", " ".join(words(text)))
+    document.add_text("key", str(row))
+    document.add_unsigned("row", row)
+    return document
