@@ -8,7 +8,7 @@ exact. Its numbers were fitted once, outside this repository, and can be had aga
   cancellations, cut at eight dates from 2010-02-01 to 2010-08-15. A row is a customer with a
   purchase before the cut; the answer is whether none follows within 14, 30, 60, 90, 180 or
   273 days (horizons that end after 1998-06-30 or 2010-08-31 are left out).
-- Fit: the inputs of ``_inputs``, L2-penalised (1e-5) maximum likelihood with an intercept per
+- Fit: the inputs of ``churn_inputs``, L2-penalised (1e-5) maximum likelihood with an intercept per
   shop, rows weighted so that each cut and horizon counts alike within a shop, and the shops alike;
   signs bounded as said at ``FITTED``. Shapes (the prior gap, the horizon's bend) were chosen by the
   likelihood on customers left out, never on the CDNOW sample or Online Retail after August.
@@ -96,9 +96,9 @@ class Driver(NamedTuple):
 class Assessment:
     """``probability`` of no purchase within the horizon; drivers largest first.
 
-    The contributions sum to logit(probability) - base, where base is the typical customer's
-    log-odds at 30 days. A feature that is not known (no price, no review) is not a driver. Of most
-    assessments nobody asks why: ``why`` works the drivers out when they are asked for.
+    The contributions sum to logit(probability) - base, where base is the model's log-odds for the
+    typical customer at 30 days. A feature that is not known (no price, no review) is not a driver.
+    Of most assessments nobody asks why: ``why`` works the drivers out when they are asked for.
     """
 
     probability: float
@@ -141,13 +141,13 @@ class BaselineChurn:
             raise ValueError(f"horizon_days must be above 0, got {horizon_days}")
         if not activities:
             return []
-        values, inputs = _inputs(activities, now_ms, horizon_days, self._typical_order)
+        values, inputs = churn_inputs(activities, now_ms, horizon_days, self._typical_order)
         contributions = (inputs - self._centres) * self._weights  # (n, terms); NaN where unknown
         known = ~np.isnan(contributions)
         log_odds = self.base + np.where(known, contributions, 0.0).sum(axis=1)
         probabilities = 1.0 / (1.0 + np.exp(-log_odds))
         return [
-            Assessment(probability, horizon_days, partial(_drivers, values, contributions, place))
+            Assessment(probability, horizon_days, partial(drivers_of, values, contributions, place))
             for place, probability in enumerate(probabilities.tolist())
         ]
 
@@ -155,7 +155,8 @@ class BaselineChurn:
 _NAMES = tuple(term.name for term in TERMS)
 
 
-def _drivers(values: Floats, contributions: Floats, place: int) -> tuple[Driver, ...]:
+def drivers_of(values: Floats, contributions: Floats, place: int) -> tuple[Driver, ...]:
+    """Return the drivers of one row of both, (n, len(TERMS)), largest first; NaN is no driver."""
     of_it = contributions[place]
     # NaN sorts last.
     order = np.argsort(-np.abs(of_it), kind="stable")[: np.count_nonzero(~np.isnan(of_it))]
@@ -165,10 +166,13 @@ def _drivers(values: Floats, contributions: Floats, place: int) -> tuple[Driver,
     )
 
 
-def _inputs(
+def churn_inputs(
     activities: Sequence[Activity], now_ms: int, horizon_days: float, typical_order: float
 ) -> tuple[Floats, Floats]:
-    """Return readable values and model inputs, both (n, len(TERMS)); NaN where unknown."""
+    """Return readable values and model inputs, both (n, len(TERMS)); NaN where unknown.
+
+    There must be at least one activity.
+    """
     # Times fit a double exactly.
     numbers = np.array([activity[:-1] for activity in activities], np.float64).T
     first, last, first_bought, last_bought, n_acts, n_lines = numbers[:6]

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from stream.commands import bench, data, evaluate, logs, serving, topics, users
+from stream.commands import bench, data, evaluate, logs, serving, topics, train, users
 from stream.commands.common import CommandFailed
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command()(users.explain)
 app.command()(users.forget)
 app.command()(data.schema)
 app.command()(evaluate.evaluate)
+app.add_typer(train.train, name="train")
 app.add_typer(bench.bench, name="bench")
 
 

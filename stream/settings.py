@@ -216,11 +216,17 @@ class Settings(BaseSettings):
     churn_assess_s: float = Field(
         24 * 3600.0, gt=0, description="Every user is assessed at least this often; id window."
     )
+    churn_model: str = Field(
+        "", description="A folder of `prefstream train churn`; empty = the built-in model."
+    )
     churn_base_shift: float = Field(
-        0.0, ge=-20, le=20, description="Added to the log-odds of churn: the shop's own level."
+        0.0,
+        ge=-20,
+        le=20,
+        description="Added to the built-in model's log-odds of churn: the shop's own level.",
     )
     churn_typical_order: float = Field(
-        50.0, gt=0, description="A usual order's value, in the shop's currency."
+        50.0, gt=0, description="A usual order's value, in the shop's currency (built-in model)."
     )
     clock: Literal["wall", "stream"] = Field(
         "wall",

@@ -48,8 +48,10 @@ def of_statistic(
 ) -> Estimate:
     """Return a statistic of several columns, resampled by row.
 
-    A resample without both classes, for which it raises ValueError, is drawn again.
+    A resample without both classes, for which it raises ValueError, is drawn again. Raises
+    ValueError where it does for all rows, as for values that are not finite.
     """
+    value = statistic(*columns)
     rng, n = np.random.default_rng(seed), len(columns[0])
     values: list[float] = []
     while len(values) < N_RESAMPLES:
@@ -58,7 +60,7 @@ def of_statistic(
             values.append(statistic(*(column[rows] for column in columns)))
         except ValueError:
             continue
-    return _estimate(statistic(*columns), np.array(values))
+    return _estimate(value, np.array(values))
 
 
 def _estimate(value: float, resampled: NDArray[np.float64]) -> Estimate:

@@ -33,7 +33,7 @@ class LogFormat(Enum):
     REES46 = "rees46"
 
 
-_DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
+DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="May be gzipped.")
@@ -61,7 +61,7 @@ def validate(
     from stream.formats import BadSource
     from stream.validation import validate
 
-    _known_topic(topic)
+    known_topic(topic)
     with one_line(BadSource):
         report = validate(file, format.value, topic=topic, items=items, max_errors=errors)
     _print_report(report)
@@ -77,10 +77,10 @@ def replay(
     ] = 0.0,
     limit: Annotated[int | None, typer.Option(min=0, help="At most so many events.")] = None,
     since: Annotated[
-        datetime | None, typer.Option(formats=_DATES, help="Only events from then on, UTC.")
+        datetime | None, typer.Option(formats=DATES, help="Only events from then on, UTC.")
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option(formats=_DATES, help="Only events before, UTC.")
+        datetime | None, typer.Option(formats=DATES, help="Only events before, UTC.")
     ] = None,
     to_now: Annotated[
         bool, typer.Option("--to-now", help="Move all times, so that the last event is now.")
@@ -97,13 +97,13 @@ def replay(
     from stream.formats.source import begun
     from stream.replay import Pace, shift_to
 
-    _known_topic(topic)
+    known_topic(topic)
     settings, seen = settings_of(), ReadReport()
     with one_line(BadSource, DeliveryFailed), broker_errors(settings):
         records = begun(read(file, format.value, seen, items=items, topic=topic))
         shift_ms = shift_to(seen.last_ms, time.time_ns() // 1_000_000) if to_now else 0
         pace = Pace(speed=speed, limit=limit, shift_ms=shift_ms)
-        wanted = within(records, _ms(since), _ms(until))
+        wanted = within(records, epoch_ms(since), epoch_ms(until))
         report = asyncio.run(_replay(settings, wanted, pace, seen))
     for name, n in report.sent.items():
         typer.echo(f"{n} sent to {name}")
@@ -142,7 +142,8 @@ def _print_counts(what: str, counts: Counter[str]) -> None:
         typer.echo(f"  {what}: {n} × {reason}")
 
 
-def _known_topic(topic: str | None) -> None:
+def known_topic(topic: str | None) -> None:
+    """Raise CommandFailed when '--topic' names none that there is."""
     from stream.core.events import PARSERS
 
     if topic is not None and topic not in PARSERS:
@@ -150,5 +151,6 @@ def _known_topic(topic: str | None) -> None:
         raise CommandFailed(f"unknown topic {topic!r} for '--topic'; allowed are {allowed}", 2)
 
 
-def _ms(at: datetime | None) -> int | None:
+def epoch_ms(at: datetime | None) -> int | None:
+    """Return an option's date, which is UTC, as epoch ms."""
     return None if at is None else round(at.replace(tzinfo=timezone.utc).timestamp() * 1000)

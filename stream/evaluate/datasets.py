@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.splits import History
+from stream.formats.online_retail import read_online_retail
+from stream.formats.source import BadSource, ReadReport
+from stream.training.churn import Act, read_acts
 
 
 class DataMissing(ValueError):
@@ -91,6 +96,51 @@ def load_chorus_search(data: Path) -> Ratings:
         for query, of_it in rated.items()
     ]
     return Ratings(titles, descriptions, queries)
+
+
+@dataclass(frozen=True, slots=True)
+class Cdnow:
+    """Purchases of CDNOW's new customers of early 1997, in time order, and who is in the published
+    sample of a tenth of them."""
+
+    acts: list[Act]
+    sample: frozenset[str]
+
+
+def load_cdnow(data: Path) -> Cdnow:
+    """Return ``cdnow``: 69,659 purchases by 23,570 customers until 1998-06-30, taken as at noon."""
+    folder = data / "cdnow"
+    acts = []
+    for row in _numbers(folder / "CDNOW_master.txt", 4):
+        customer, day, discs, dollars = row
+        noon = datetime.strptime(day + "12", "%Y%m%d%H").replace(tzinfo=timezone.utc)
+        # A few orders are of no disc: their value counts once.
+        quantity = max(float(discs), 1.0)
+        price = float(dollars) / quantity
+        acts.append(Act(round(noon.timestamp() * 1000), customer, "purchase", price, quantity))
+    sample = frozenset(row[0] for row in _numbers(folder / "CDNOW_sample.txt", 5))
+    return Cdnow(sorted(acts, key=lambda act: act.event_time_ms), sample)
+
+
+def load_online_retail(data: Path) -> list[Act]:
+    """Return the acts of ``online_retail``, December 2009 to December 2010, in time order."""
+    path = data / "online_retail" / "online_retail_2009_2010.parquet"
+    try:
+        return read_acts(read_online_retail(path, ReadReport()))
+    except BadSource as error:
+        raise DataMissing(f"{error}; '--data' names the folder above") from error
+
+
+def _numbers(path: Path, n_columns: int) -> Iterator[list[str]]:
+    """Yield the lines of a table of numbers, without its heading."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except OSError as error:
+        raise DataMissing(f"{path}: {error.strerror}; '--data' names the folder above") from error
+    for line in text.splitlines():
+        row = line.split()
+        if len(row) == n_columns and row[0].isdigit():
+            yield row
 
 
 def _opened(path: Path) -> Any:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from faust.types import TP
 
 from models.catalogue import Catalogue
-from models.churn import BaselineChurn
+from models.churn import BaselineChurn, ChurnModel
 from models.faiss_index import faiss_index
 from models.recommender import Recommender
 from models.search import ItemSearch, SearchRule
 from models.text_index import TextIndex
+from models.trained_churn import load_churn
 from models.weights import encoder_id, resolve
 from stream.agents.churn import TICK_S, Churn, ChurnRules
 from stream.agents.failures import Failures
@@ -86,10 +88,7 @@ class PreferenceTier:
             ),
             searching=self._searching(rules),
             churn=Churn(
-                BaselineChurn(
-                    typical_order=settings.churn_typical_order,
-                    base_shift=settings.churn_base_shift,
-                ),
+                churn_model(settings),
                 self._users,
                 _churn_rules(settings),
                 time.monotonic,
@@ -235,6 +234,15 @@ def _publishing(settings: Settings, encoder: str) -> Publishing:
         top_k=settings.top_k,
         min_interval_ms=settings.min_interval_ms,
         ttl_ms=round(settings.recommendation_ttl_s * 1000),
+    )
+
+
+def churn_model(settings: Settings) -> ChurnModel:
+    """Return the model that the settings name; raises ModelError."""
+    if settings.churn_model:
+        return load_churn(Path(settings.churn_model).expanduser())
+    return BaselineChurn(
+        typical_order=settings.churn_typical_order, base_shift=settings.churn_base_shift
     )
 
 

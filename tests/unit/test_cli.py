@@ -22,6 +22,7 @@ COMMANDS = [
     ["explain"],
     ["forget"],
     ["schema"],
+    ["train", "churn"],
     *(["bench", figure] for figure in (*FULL, "all")),
 ]
 

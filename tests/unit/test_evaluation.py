@@ -24,6 +24,12 @@ def test_the_difference_of_paired_values_is_surer_than_either() -> None:
     assert 0.09 < estimate.low < 0.1 < estimate.high < 0.11
 
 
+def test_a_figure_that_cannot_be_had_of_all_rows_is_not_looked_for_in_resamples() -> None:
+    truth = np.array([True, False, True])
+    with pytest.raises(ValueError, match="NaN"):
+        intervals.of_statistic(classes.OF_PROBABILITY["auc"], truth, np.full(3, np.nan))
+
+
 def test_values_that_are_not_known_are_left_out() -> None:
     assert intervals.mean(np.array([1.0, np.nan, 3.0])).value == 2.0
     assert np.isnan(intervals.mean(np.array([np.nan])).value)

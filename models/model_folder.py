@@ -1,0 +1,111 @@
+"""A trained model's folder: its files, and a manifest that says what they are and came from.
+
+Files are data only (JSON, text, safetensors): nothing of a folder is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.weights import ModelError
+
+MANIFEST = "manifest.json"
+#: Of the manifest; a folder of another one is refused.
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """What a folder holds; ``facts`` are its maker's: data span, features, metrics."""
+
+    name: str
+    facts: Mapping[str, Any]
+    files: Mapping[str, bytes]
+
+
+def write_folder(
+    folder: Path, kind: str, facts: Mapping[str, Any], files: Mapping[str, bytes]
+) -> str:
+    """Write a folder whole or not at all; return the model's name, which its files decide.
+
+    Raises ModelError when there is something already, OSError when it cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ModelError(f"{folder}: there is something already; name a new folder")
+    digests = {name: _digest(content) for name, content in files.items()}
+    name = f"{kind}-{_digest(json.dumps(digests, sort_keys=True).encode())[:12]}"
+    manifest = {
+        "version": VERSION,
+        "kind": kind,
+        "name": name,
+        "files": {file: {"sha256": digest} for file, digest in digests.items()},
+        **facts,
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as unfinished:
+        new = Path(unfinished) / "model"
+        new.mkdir()
+        for file, content in files.items():
+            (new / file).write_bytes(content)
+        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (new / MANIFEST).write_text(text, encoding="utf-8")
+        os.replace(new, folder)
+    return name
+
+
+def read_folder(folder: Path, kind: str) -> ModelFolder:
+    """Return a folder's files, each as its manifest says; raises ModelError naming what is not."""
+    manifest = _manifest(folder)
+    if manifest.get("version") != VERSION:
+        raise ModelError(
+            f"{folder / MANIFEST}: expected version {VERSION}, got {manifest.get('version')!r}"
+        )
+    if manifest.get("kind") != kind:
+        raise ModelError(f"{folder}: expected a model of kind {kind}, got {manifest.get('kind')!r}")
+    name, files = manifest.get("name"), manifest.get("files")
+    if not isinstance(name, str) or not isinstance(files, dict):
+        raise ModelError(f"{folder / MANIFEST}: lacks name or files")
+    facts = {
+        key: value
+        for key, value in manifest.items()
+        if key not in ("version", "kind", "name", "files")
+    }
+    return ModelFolder(name, facts, {file: _read(folder, file, files[file]) for file in files})
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror}; expected a trained model's folder") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not JSON: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ModelError(f"{path}: expected a JSON object")
+    return manifest
+
+
+def _read(folder: Path, file: str, stated: object) -> bytes:
+    # A manifest of somebody else's making must not reach outside its folder.
+    if Path(file).name != file:
+        raise ModelError(f"{folder / MANIFEST}: names {file!r}, which is not beside it")
+    try:
+        content = (folder / file).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / file}: cannot be read: {error}") from None
+    expected = stated.get("sha256") if isinstance(stated, dict) else None
+    if _digest(content) != expected:
+        raise ModelError(f"{folder / file}: damaged: its sha256 is not the manifest's")
+    return content
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,1 @@
+"""Fitting models on what a log says, offline; knows nothing of logs or of Kafka."""

@@ -1,0 +1,66 @@
+"""``prefstream train``: models fitted on a shop's own log."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.commands.common import CommandFailed, one_line, settings_of
+from stream.commands.logs import DATES, File, Format, Items, Topic, epoch_ms, known_topic
+
+train = typer.Typer(
+    help="Models fitted on a behaviour log, each written into a folder.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@train.callback()
+def _group() -> None:
+    # With a callback a group of one command keeps the command's name.
+    pass
+
+
+@train.command()
+def churn(
+    file: File,
+    format: Format,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the model.")],
+    until: Annotated[
+        datetime | None, typer.Option(formats=DATES, help="Only acts before, UTC.")
+    ] = None,
+    topic: Topic = None,
+    items: Items = None,
+) -> None:
+    """Fit who will buy nothing within a horizon, and write the model into a folder.
+
+    Folds the log as the workers do, learns from several moments of its second half, and prints
+    figures with 95 % intervals of a fit on an earlier part, asked about a later one. Use it by
+    PREFSTREAM_CHURN_MODEL=DIR.
+    """
+    known_topic(topic)
+    settings = settings_of()
+    try:
+        from models.training.churn import TooLittle
+        from stream.training.churn import train_into
+    except ImportError as error:
+        raise CommandFailed(f"{error}: training needs `pip install prefstream[train]`") from None
+    from models.weights import ModelError
+    from stream.formats import BadSource, ReadReport, read, within
+
+    with one_line(BadSource, TooLittle, ModelError, OSError, ImportError):
+        records = read(file, format.value, ReadReport(), items=items, topic=topic)
+        made = train_into(
+            out, within(records, until_ms=epoch_ms(until)), settings.churn_horizon_days
+        )
+    validation = made.validation
+    for name, figure in validation.figures.items():
+        typer.echo(f"{name} {figure}")
+    typer.echo(
+        f"asked about {validation.n_customers} customers and {validation.horizon_days:.0f} days, "
+        "behind all that was learnt for it"
+    )
+    typer.echo(f"{made.name} written to {out}")

@@ -1,0 +1,1 @@
+"""Behaviour logs -> what models/training fits models on."""
