@@ -74,15 +74,16 @@ class Strikes:
 
     def take_the_broker_away(self) -> None:
         away_s = self.rng.uniform(3, 12)
-        self.watch.note(f"4: broker killed for {away_s:.0f} s")
-        self.arena.one().kill(1)
-        try:
-            time.sleep(away_s)
-        finally:
-            self.arena.one().start()
-        self.n_outages += 1
-        # librdkafka's admin client may go on looking for a group's coordinator where it was.
-        self.trial.admin = Admin(self.trial.broker, self.trial.prefix)
+        with self.watch.asking:
+            self.watch.note(f"4: broker killed for {away_s:.0f} s")
+            self.arena.one().kill(1)
+            try:
+                time.sleep(away_s)
+            finally:
+                self.arena.one().start()
+            self.n_outages += 1
+            # Such a client may go on looking for a group's coordinator where it was.
+            self.trial.admin = Admin(self.trial.broker, self.trial.prefix)
         assert self.trial.outputs
         self.trial.outputs.first_after(time.monotonic(), 60)
 

@@ -36,6 +36,9 @@ class Watch:
         self._began = time.monotonic()
         self._over = threading.Event()
         self._lag: Mapping[str, int] = {}
+        #: Held while the broker is asked: librdkafka's admin client has aborted the whole process
+        #: where a broker went away under its question (2.16, ``rd_kafka_enq_once``).
+        self.asking = threading.Lock()
 
     @property
     def now_s(self) -> float:
@@ -100,7 +103,7 @@ class Watch:
     def _follow_lag(self) -> None:
         while not self._over.wait(EVERY_S):
             lag: Counter[str] = Counter()
-            with suppress(KafkaException, KeyError):
+            with self.asking, suppress(KafkaException, KeyError):
                 for (group, _, _), (committed, end) in self._trial.offsets().items():
                     lag[group] += max(0, end - max(0, committed))
             self._lag = lag
