@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 from faults.generator import DAY_MS, HOSTILE, Message, Mix, now_ms
 from faults.injection import faketime
@@ -157,7 +157,7 @@ def of_a_newer_schema(message: Message) -> Message:
     if message.fate != "good" or message.value is None:
         return message
     newer = {**json.loads(message.value), "loyalty": {"tier": "gold", "since": [2019, 4]}}
-    return msgspec.structs.replace(message, value=json.dumps(newer).encode())
+    return replace(message, value=json.dumps(newer).encode())
 
 
 @pytest.mark.timeout(200)
