@@ -33,7 +33,7 @@ def n_bytes(trial: Trial) -> int:
     return sum(len(r.value() or b"") for r in trial.admin.read("user-state")["user-state"])
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(1200)
 def test_01_a_worker_with_a_hundred_thousand_users_answers_again_in_time(arena, store, tmp_path):
     settings = {
         "PREFSTREAM_ENCODER": str(tiny_model(tmp_path / "model", DIM)),
@@ -42,13 +42,14 @@ def test_01_a_worker_with_a_hundred_thousand_users_answers_again_in_time(arena, 
     with arena.trial("01 killed with 100,000 users", store=store, settings=settings) as trial:
         started = time.monotonic()
         trial.send(crowd(trial.shoppers.items))
-        assert trial.drained(240) is not None
+        # Each of them is due a list: some milliseconds a list, with all that the cores do else.
+        assert trial.drained(400) is not None
         filled_s = time.monotonic() - started
         with trial.under_load(per_s=200):
             time.sleep(3)
             trial.worker.kill()
             recovered_s = trial.recovered_s(trial.worker, since=1, timeout_s=120)
-        trial.finish_now(120)
+        trial.finish_now(400)
         rows = len(trial.live_rows())
         trial.note = (
             f"{rows:,} rows, changelog of {n_bytes(trial) / 1e6:.0f} MB; filled in {filled_s:.0f} s"
