@@ -19,7 +19,13 @@ from models.catalogue import Catalogue
 from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
 from stream.core.events import BadEvent, parse_item
-from stream.messages import BadDerived, read_item_embedding, read_item_neighbours, vector_of
+from stream.messages import (
+    BadDerived,
+    ItemNeighbours,
+    read_item_embedding,
+    read_item_neighbours,
+    vector_of,
+)
 from stream.topics import ITEM_EMBEDDINGS, ITEM_NEIGHBOURS, ITEMS
 
 logger = logging.getLogger(__name__)
@@ -155,7 +161,11 @@ def _item_facts(raw: bytes, key: bytes) -> ItemFacts:
 
 
 def _neighbour_facts(raw: bytes, _key: bytes) -> NeighbourFacts:
-    message = read_item_neighbours(raw)
+    return facts_of(read_item_neighbours(raw))
+
+
+def facts_of(message: ItemNeighbours) -> NeighbourFacts:
+    """Return what a message of ``item-neighbours`` says."""
     return NeighbourFacts(
         item_id=message.item_id,
         as_of_ms=message.as_of_ms,

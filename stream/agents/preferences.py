@@ -18,7 +18,7 @@ from stream.agents.work import Work
 from stream.core.drafts import UserDraft, user_key
 from stream.core.events import BadEvent
 from stream.core.intake import intake
-from stream.core.item_state import pairs_by_partition, to_messages, touch_of
+from stream.core.item_state import pairs_by_partition, to_messages, told_of
 from stream.core.state_cache import StateCache
 from stream.core.user_rows import has_pending
 from stream.core.user_state import STAMP_BYTES, Rules
@@ -239,18 +239,7 @@ def _touches(work: Work) -> dict[int, list[ItemTouch]]:
     touches: dict[int, list[ItemTouch]] = {}
     for draft in work.drafts:
         if draft.touches and draft.publishable():
-            of_partition = touches.setdefault(draft.partition, [])
-            for touch in draft.touches:
-                told = touch_of(
-                    touch.item_id,
-                    touch.others,
-                    weight=touch.weight,
-                    first=touch.first,
-                    event_time_ms=touch.event_time_ms,
-                    region=touch.region,
-                )
-                if told:
-                    of_partition.append(told)
+            touches.setdefault(draft.partition, []).extend(told_of(draft.touches))
     return touches
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from stream.core.fold import Touch
 from stream.messages import Beside, ItemNeighbours, ItemPairs, ItemTouch, to_message
 
 #: A touch and the offset, in ``item-pairs``, of the message that brought it.
@@ -78,6 +79,22 @@ def touch_of(
         others = [other for other in dict.fromkeys(recent_items) if other != item_id]
         return ItemTouch(item_id, others, weight, True, event_time_ms, region)
     return ItemTouch(item_id, [], weight, False, event_time_ms, region) if weight else None
+
+
+def told_of(touches: Iterable[Touch]) -> list[ItemTouch]:
+    """Return what users' acts mean to the rows of their items, those that mean nothing left out."""
+    told = (
+        touch_of(
+            touch.item_id,
+            touch.others,
+            weight=touch.weight,
+            first=touch.first,
+            event_time_ms=touch.event_time_ms,
+            region=touch.region,
+        )
+        for touch in touches
+    )
+    return [touch for touch in told if touch]
 
 
 def pairs_by_partition(

@@ -101,8 +101,8 @@ class EngineConsumer(driver.Consumer):
         self._n_changelog_seeks += of_changelogs
 
     async def seek_back(self, offsets: Mapping[TP, int]) -> None:
-        """Go back where the next record to be fetched lies behind one of these."""
-        raise NotImplementedError
+        """Have the thread go back where the next record to be fetched lies behind one of these."""
+        await cast(Any, self._thread).seek_back(offsets)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)

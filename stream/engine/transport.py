@@ -51,10 +51,6 @@ class ThreadedConsumer(EngineConsumer):
         """Return the next offset to read of each source partition held, None if none is known."""
         return await cast(EngineConsumerThread, self._thread).committed_sources()
 
-    async def seek_back(self, offsets: Mapping[TP, int]) -> None:
-        """See the thread's."""
-        await cast(EngineConsumerThread, self._thread).seek_back(offsets)
-
     def _new_consumer_thread(self) -> EngineConsumerThread:
         return EngineConsumerThread(self, loop=self.loop, beacon=self.beacon)
 

@@ -18,10 +18,10 @@ from models.catalogue import Catalogue
 from models.encoder import Side
 from models.faiss_index import faiss_index
 from models.items import ItemFacts
-from models.neighbours import NeighbourFacts
 from models.recommender import Recommender
 from models.weights import resolve
 from stream.agents.item_vectors import ItemVectors
+from stream.catalog_writer import facts_of
 from stream.core.events import Interaction
 from stream.core.fold import Sourced, Touch, fold
 from stream.core.item_state import (
@@ -30,7 +30,7 @@ from stream.core.item_state import (
     fold_batch,
     pairs_by_partition,
     to_neighbours,
-    touch_of,
+    told_of,
     touches_by_item,
 )
 from stream.core.user_state import Rules, UserState, profile_of, waiting_items
@@ -90,37 +90,16 @@ class LiveShop:
             self._count(touches)
 
     def _count(self, touches: Sequence[Touch]) -> None:
-        told = [
-            touch_of(
-                touch.item_id,
-                touch.others,
-                weight=touch.weight,
-                first=touch.first,
-                event_time_ms=touch.event_time_ms,
-                region=touch.region,
-            )
-            for touch in touches
-        ]
         offset, self._n_batches = self._n_batches, self._n_batches + 1
         pairs = pairs_by_partition(
-            [touch for touch in told if touch], lambda _: 0, source_partition=0, sequence=offset
+            told_of(touches), lambda _: 0, source_partition=0, sequence=offset
         )
         if not pairs:
             return
         changed = fold_batch(self._items, touches_by_item([(offset, pairs[0])]), self._counting)
         self._items |= changed
         for state in changed.values():
-            facts = to_neighbours(state, self._counting)
-            self._catalogue.put_neighbours(
-                NeighbourFacts(
-                    facts.item_id,
-                    facts.as_of_ms,
-                    facts.n_users,
-                    facts.neighbours,
-                    facts.popularity,
-                    facts.regions,
-                )
-            )
+            self._catalogue.put_neighbours(facts_of(to_neighbours(state, self._counting)))
 
     def recommend(self, user_ids: Sequence[str], k: int, now_ms: int) -> list[list[str]]:
         """Return what each user would be shown now, best first."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
+from types import SimpleNamespace
 
 import pytest
+from aiokafka.protocol.group import SyncGroupRequest
 from confluent_kafka import Producer
 from running import Outside
 
 from stream.delivery import DeliveryFailed, Output
+from stream.engine.lease import Lease
 from stream.kafka_client import MAX_REQUEST_BYTES, KafkaSender
 from stream.settings import Settings
 from stream.topic_admin import create_topics
@@ -158,3 +161,28 @@ async def test_one_message_arrives_in_a_moment(sender):
     for _ in range(20):
         await sender.send([Output("churn-risk", b"a", b"b")])
     assert (time.monotonic() - started) / 20 < 0.05
+
+
+async def test_nothing_is_sent_in_a_term_that_is_over_by_a_producer_made_anew_either(
+    sender, outside
+):
+    lease = Lease(session_s=60)
+    sender.write_only_with(lease)
+    output = Output("recommendations", b"anna", b"1")
+
+    async def answered(node_id: int, request: object) -> SimpleNamespace:
+        return SimpleNamespace(error_code=0)
+
+    async def joins() -> None:
+        await lease.watching(answered)(0, SyncGroupRequest("g", 1, "m", [], None))
+
+    await joins()
+    for _ in range(2):  # what is refused for good makes the sender begin anew
+        with pytest.raises(DeliveryFailed):
+            await sender.send([output])
+    lease.assigned()
+    await sender.send([output])
+    assert len(outside.read("recommendations", 1)) == 1
+    await joins()
+    with pytest.raises(DeliveryFailed):
+        await sender.send([output])
