@@ -30,10 +30,11 @@ def hits(lists: Lists, targets: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_
     lengths = np.fromiter(map(len, targets), np.int64, len(targets))
     owners = np.repeat(np.arange(len(targets)), lengths)
     wanted = np.concatenate(targets) if len(targets) else np.empty(0, np.int64)
-    # One number for (user, item), so that one search answers for all.
+    # One number for (user, item), so that one search answers for all; what padding becomes, one
+    # less than an owner's first, is the number of no item.
     width = 2 + max(int(wanted.max(initial=0)), int(lists.max(initial=0)))
     of_targets = owners * width + wanted
-    of_lists = np.arange(len(lists))[:, None] * width + np.where(lists < 0, width - 1, lists)
+    of_lists = np.arange(len(lists))[:, None] * width + lists
     return np.isin(of_lists, of_targets)
 
 

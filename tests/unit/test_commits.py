@@ -438,6 +438,8 @@ async def test_an_assignment_that_is_over_already_is_not_taken_over(tmp_path: Pa
     group.leaving()
     assert not await committer.hold({0, 1})
     assert outbox.sent == []
+    assert not await committer.hold({2})  # of which there is nothing to finish
+    assert committer.partitions == set()
     group.assigned()
     assert await committer.hold({0, 1})
     assert committer.partitions == {0, 1}

@@ -379,6 +379,24 @@ async def test_what_was_fetched_before_the_recovery_set_a_place_is_of_another(
     assert restored == list(range(9))
 
 
+async def test_what_is_fetched_while_a_place_is_being_set_may_be_of_either(
+    consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored, begun = restored_by(consumer, monkeypatch), []
+
+    async def seek_wait(self: Any, partitions: dict[TP, int]) -> None:
+        begun.append(fetch_of(consumer))
+
+    monkeypatch.setattr(driver.Consumer, "seek_wait", seek_wait)
+    before = fetch_of(consumer)
+    await EngineConsumer.seek_wait(consumer, {CHANGELOG: 0})
+    for fetch in (before, *begun):
+        await consumer._hand_over(fetched(5, tp=CHANGELOG), fetch)
+    assert restored == []
+    await hand_over(consumer, fetched(5, tp=CHANGELOG))
+    assert restored == [5]
+
+
 async def test_a_group_that_rebalances_is_waited_for(
     consumer: Any, stream: Taking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,8 @@ def test_the_same_item_of_another_user_is_no_hit() -> None:
 
 def test_padding_is_never_a_hit() -> None:
     assert not ranking.hits(np.array([[PADDING]]), [items(0)]).any()
+    # Nor is it the last item of the user before.
+    assert not ranking.hits(np.array([[3], [PADDING]]), [items(0, 1, 2, 4), items(0)]).any()
 
 
 @pytest.mark.parametrize(("targets", "text"), [([items()], "at least one"), ([], "of 1 lists")])
