@@ -60,6 +60,14 @@ def test_what_a_backlog_takes_is_no_leak(course: Course) -> None:
     assert leaks(lived(course)) == []
 
 
+def rows_that_fill(age_s: float, life: int) -> tuple[float, float]:
+    return honest(age_s, life)[0] - 60 * 0.5 ** (life / 3), HANDLES
+
+
+def test_rows_that_grow_until_they_are_full_are_no_leak() -> None:
+    assert leaks(lived(rows_that_fill, LIVES_S * 3)) == []
+
+
 def a_mib_a_second(age_s: float, life: int) -> tuple[float, float]:
     return honest(age_s, life)[0] + age_s, HANDLES
 
@@ -93,6 +101,7 @@ def more_handles_in_every_life(age_s: float, life: int) -> tuple[float, float]:
         (a_handle_in_three_seconds, LIVES_S, "handles"),
         (more_after_every_fault, (900, 800), "rss_mib"),
         (more_in_every_life, LIVES_S, "rss_mib"),
+        (more_in_every_life, LIVES_S * 3, "rss_mib"),
         (more_handles_in_every_life, LIVES_S, "handles"),
     ],
 )

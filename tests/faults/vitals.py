@@ -3,7 +3,7 @@
 Under faults a process lives for minutes, so growth is looked for in three ways, each with room of
 its own. Steady: the usual slope over a few seconds, which a step, as of a backlog, leaves as it is.
 Overall: from one end of the longest life to the other, steps and all. Between: at the same age,
-from the first lives to the last.
+from the first lives to the last, those left out in which users' rows still grew.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ WARM_UP_S = 20.0
 SETTLED_S = (WARM_UP_S, WARM_UP_S + 15)
 #: Growth within a life is a slope; from less than this it would be noise.
 SHORTEST_S = 25.0
+#: Until the rows of a load's users are as long as they get, each life has more to hold than the one
+#: before. Lives begun later tell leaks from that, where there are enough of them.
+FILLING_S = 600.0
 #: Points further apart than this may have a fault between them.
 NEAR_S = 15.0
 #: Fewer lives are not enough for the median of a third of them.
@@ -141,12 +144,16 @@ def _within(lives: Sequence[Sequence[Sample]], quantity: Quantity) -> Iterator[G
 def _between(lives: Sequence[Sequence[Sample]], quantity: Quantity) -> Iterator[Growth]:
     """Yield by how much more the last third of the lives takes than the first, at the same age."""
     youngest_s, oldest_s = SETTLED_S
-    levels = [
-        median(getattr(sample, quantity) for sample in settled)
+    found = [
+        (life[0].at_s, median(getattr(sample, quantity) for sample in settled))
         for life in lives
         if life[-1].at_s - life[0].at_s >= oldest_s
         and (settled := [s for s in life if youngest_s <= s.at_s - life[0].at_s <= oldest_s])
     ]
+    began_s = lives[0][0].at_s
+    levels = [level for at_s, level in found if at_s - began_s >= FILLING_S]
+    if len(levels) < FEWEST_LIVES:
+        levels = [level for _, level in found]
     if len(levels) >= FEWEST_LIVES:
         third = len(levels) // 3
         by = median(levels[-third:]) - median(levels[:third])
