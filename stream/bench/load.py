@@ -26,7 +26,7 @@ _KINDS: dict[InteractionType, float] = {
 }
 #: Items taken together with an item, as counted from pairs.
 _NEIGHBOURS = 32
-#: The acts of a backlog are spread over so long before it is stored.
+#: The first acts are spread over so long before they are stored, later ones over the time since.
 _BACKLOG_MS = 12 * HOUR_MS
 
 
@@ -42,6 +42,7 @@ class Load:
         self._rng = np.random.default_rng(seed)
         self._n_users, self._n_items, self._n_acts = n_users, n_items, 0
         self._users, self._items = _skewed(n_users, _USER_SKEW), _skewed(n_items, _ITEM_SKEW)
+        self._latest_ms = wall_ms() - _BACKLOG_MS
 
     def catalogue(self, encoder_id: str, dim: int) -> list[Output]:
         """Return every item, its vector and its neighbours, as messages."""
@@ -60,15 +61,17 @@ class Load:
         return catalogue_of(items, clusters(self._rng, len(items)), encoder_id, dim, self._rng)
 
     def acts(self, n: int) -> list[Output]:
-        """Return n messages of ``clickstream``, oldest first, the last as of now."""
-        rng, now_ms = self._rng, wall_ms()
+        """Return n messages of ``clickstream``, oldest first: since those before, until now."""
+        rng, since_ms, self._latest_ms = self._rng, self._latest_ms, wall_ms()
         users = self._users.searchsorted(rng.random(n)).tolist()
         items = self._items.searchsorted(rng.random(n)).tolist()
         kinds = rng.choice(list(_KINDS), n, p=list(_KINDS.values())).tolist()
         first, self._n_acts = self._n_acts, self._n_acts + n
         return [
-            self._act(first + i, f"u{users[i]}", f"i{items[i]}", kinds[i], now_ms - ago_ms)
-            for i, ago_ms in enumerate(np.linspace(_BACKLOG_MS, 0, n, dtype=np.int64).tolist())
+            self._act(first + i, f"u{users[i]}", f"i{items[i]}", kinds[i], at_ms)
+            for i, at_ms in enumerate(
+                np.linspace(since_ms, self._latest_ms, n, dtype=np.int64).tolist()
+            )
         ]
 
     def one_act_each(self) -> list[Output]:
