@@ -230,6 +230,11 @@ class Catalogue:
             rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
             return self._vectors.raw(rows)
 
+    def raw_vector(self, item_id: str) -> Vectors | None:
+        """Return the encoder's vector of an item, shape (dim,), None where it has none."""
+        with self._lock:
+            return self._vectors.raw_one(self._row_of.get(item_id, PADDING))
+
     def centred(self, rows: Rows) -> Vectors:
         """Return centred unit vectors, shape (n, dim); zero where there is no vector."""
         with self._lock:

@@ -62,6 +62,11 @@ class ItemVectors:
         vectors, known = self._slab.get(rows)
         return vectors.astype(np.float32), known
 
+    def raw_one(self, row: int) -> Vectors | None:
+        """Return the encoder's vector of a row, shape (dim,), None where unknown."""
+        vector = self._slab.get_one(row)
+        return None if vector is None else vector.astype(np.float32)
+
     def centred(self, rows: Rows) -> Vectors:
         """Return centred unit vectors, shape (n, dim); zero where there is no vector."""
         return self._index.vectors(rows)

@@ -80,6 +80,13 @@ class Slab:
         found[~known] = 0
         return found, known
 
+    def get_one(self, row: int) -> NDArray[Any] | None:
+        """Return a view, shape (dim,), until the next write; None where unknown."""
+        if not 0 <= row < len(self._place) or (place := self._place[row]) < 0:
+            return None
+        vector: NDArray[Any] = self._packed[place]
+        return vector
+
     def _places(self, rows: Rows) -> Rows:
         inside = (rows >= 0) & (rows < len(self._place))
         return np.where(inside, self._place[np.where(inside, rows, 0)], -1)

@@ -14,23 +14,21 @@ class ItemVectors(Mapping[str, Vector]):
     def __init__(self, catalogue: Catalogue, foreseen: Iterable[str] = ()) -> None:
         self._catalogue = catalogue
         self._looked_up: dict[str, Vector | None] = {}
-        self._fetch(sorted(set(foreseen)))
-
-    def _fetch(self, item_ids: list[str]) -> None:
+        item_ids = list(set(foreseen))
         vectors, known = self._catalogue.raw_vectors(item_ids)
         for item_id, vector, is_known in zip(item_ids, vectors, known.tolist(), strict=True):
             self._looked_up[item_id] = vector if is_known else None
 
-    def __contains__(self, item_id: object) -> bool:
-        if not isinstance(item_id, str):
-            return False
+    def _look_up(self, item_id: str) -> Vector | None:
         if item_id not in self._looked_up:
-            self._fetch([item_id])
-        return self._looked_up[item_id] is not None
+            self._looked_up[item_id] = self._catalogue.raw_vector(item_id)
+        return self._looked_up[item_id]
+
+    def __contains__(self, item_id: object) -> bool:
+        return isinstance(item_id, str) and self._look_up(item_id) is not None
 
     def __getitem__(self, item_id: str) -> Vector:
-        vector = self._looked_up[item_id] if item_id in self else None
-        if vector is None:
+        if (vector := self._look_up(item_id)) is None:
             raise KeyError(item_id)
         return vector
 

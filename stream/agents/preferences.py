@@ -19,7 +19,7 @@ from stream.core.drafts import UserDraft, user_key
 from stream.core.events import BadEvent
 from stream.core.intake import intake
 from stream.core.item_state import pairs_by_partition, to_messages, told_of
-from stream.core.state_cache import StateCache
+from stream.core.state_cache import Known, StateCache
 from stream.core.user_rows import has_pending
 from stream.core.user_state import STAMP_BYTES, Rules
 from stream.delivery import Sender, SourceMessage
@@ -217,7 +217,8 @@ class Preferences:
         await self._committer.commit(commits)
         for draft in work.drafts:
             if draft.row is not None:
-                self._states.put((draft.partition, draft.user_id), draft.row, draft.state)
+                known = Known(draft.row, draft.state, draft.base)
+                self._states.put((draft.partition, draft.user_id), known)
         work.report.seconds["publish"] = perf_counter() - started
 
     def _pairs(self, partition: int, touches: Sequence[ItemTouch]) -> list[Effect]:

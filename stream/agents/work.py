@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from stream.agents.reports import BatchReport
 from stream.core.drafts import UserDraft, erasure_key, user_key
 from stream.core.intake import Taken
-from stream.core.state_cache import StateCache
+from stream.core.state_cache import NOBODY, StateCache
 from stream.engine.commits import PartitionCommit
 from stream.engine.table import PartitionTable
 
@@ -57,8 +57,10 @@ class Work:
             erasures = dict(zip(new, marks, strict=True))
             for user_id, row in zip(user_ids, rows, strict=True):
                 who = partition, user_id
-                state = states.state_of(who, row)
-                draft = UserDraft.load(user_id, partition, state, erasures.get(user_id))
+                known = NOBODY if row is None else states.known(who, row)
+                draft = UserDraft.load(
+                    user_id, partition, known.state, erasures.get(user_id), known.base
+                )
                 draft.taken = self._taken.get(who, [])
                 self._drafts[who] = draft
 

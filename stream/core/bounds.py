@@ -12,7 +12,7 @@ too long by those is stored as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,7 +20,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from models.packed_vector import PackedSum
-from stream.core.user_rows import Body, longest, to_body
+from stream.core.user_rows import Base, Body, longest, to_body
 from stream.core.user_state import (
     NO_PERIOD,
     PERIOD_MS,
@@ -29,6 +29,7 @@ from stream.core.user_state import (
     Faded,
     Interest,
     Rules,
+    TextAct,
     UserState,
     Vector,
     fade,
@@ -62,7 +63,7 @@ _STEPS: Final = (
     ("long", 0),
 )
 #: A row that was too long is cut somewhat shorter than it may be, or every event would cut it.
-_SLACK_BYTES = 48
+_SLACK_BYTES = 160
 #: An act beside its item id: time, kind and place.
 _ACT_BYTES = 6
 
@@ -77,6 +78,10 @@ class Added:
     as_of_ms: int = 0
 
     def add(self, vector: Vector, weight: float, event_time_ms: int) -> None:
+        """Add what happened at a time, shape (dim,), with its weight."""
+        self._add_sum(np.float32(weight) * vector, weight, event_time_ms)
+
+    def _add_sum(self, vector: Vector, weight: float, event_time_ms: int) -> None:
         if self.vector is None:
             self.vector, self.as_of_ms = np.zeros(len(vector), np.float32), event_time_ms
         if event_time_ms > self.as_of_ms:
@@ -84,10 +89,24 @@ class Added:
             self.vector *= np.float32(old)
             self.weight *= old
             self.as_of_ms = event_time_ms
+            self.vector += vector
         else:
-            weight *= 0.5 ** ((self.as_of_ms - event_time_ms) / self.half_life_ms)
-        self.vector += np.float32(weight) * vector
+            new = 0.5 ** ((self.as_of_ms - event_time_ms) / self.half_life_ms)
+            self.vector += vector if new == 1 else np.float32(new) * vector
+            weight *= new
         self.weight += weight
+
+    def add_all(
+        self, vectors: Sequence[Vector], weights: Sequence[float], event_times_ms: Sequence[int]
+    ) -> None:
+        """Add many at once."""
+        newest_ms = max(event_times_ms)
+        decayed = [
+            weight * 0.5 ** ((newest_ms - at_ms) / self.half_life_ms)
+            for weight, at_ms in zip(weights, event_times_ms, strict=True)
+        ]
+        summed = np.asarray(decayed, np.float32) @ np.asarray(vectors, np.float32)
+        self._add_sum(summed, sum(decayed), newest_ms)
 
     def into(self, interest: Interest | None, turn: int) -> Interest | None:
         """Return the interest with what was added, rounded (see PackedSum)."""
@@ -112,18 +131,20 @@ def bounded(
     vectors: Mapping[str, Vector],
     rules: Rules,
     trigger: Trigger | None,
+    base: Base | None = None,
 ) -> tuple[UserState, Body, bool]:
     """Return the state with ``added`` in it, cut to the counts and the bytes of the rules; the
     body of its row; and whether the bytes made a cut necessary.
 
-    ``trigger`` is what the row may have to hold as pending on top.
+    ``trigger`` is what the row may have to hold as pending on top, ``base`` what the row of the
+    state before began with.
     """
     bounding = _Bounding(added, vectors, rules)
     state = bounding.keep(state, rules.history_items, rules.history_texts)
     n_too_many = len(state.event_ids) - ID_BYTES * rules.event_id_memory
     if n_too_many > 0:
         state = replace(state, event_ids=state.event_ids[n_too_many:])
-    return bounding.cut(state, trigger or state.pending)
+    return bounding.cut(state, trigger or state.pending, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,35 +153,46 @@ class _Bounding:
     vectors: Mapping[str, Vector]
     rules: Rules
 
-    def cut(self, state: UserState, pending: Trigger | None) -> tuple[UserState, Body, bool]:
-        room, body = self.rules.max_state_bytes - STAMP_BYTES, to_body(state)
-        if longest(body, state, pending) <= room:
+    def cut(
+        self, state: UserState, pending: Trigger | None, base: Base | None
+    ) -> tuple[UserState, Body, bool]:
+        room, body = self.rules.max_state_bytes - STAMP_BYTES, to_body(state, base)
+        over = longest(body, state, pending) - room
+        if over <= 0:
             return state, body, False
+        over += _SLACK_BYTES
         for step in _STEPS:
-            while (over := longest(body, state, pending) - room + _SLACK_BYTES) > 0:
-                shorter = self._give_way(state, step, over)
-                if shorter is None:
-                    break
-                state, body = shorter, to_body(shorter)
-        return state, body, True
+            while over > 0 and (given := self._give_way(state, step, over)):
+                state, freed = given
+                over -= freed
+                if over <= 0:  # as far as can be told without writing it
+                    body = to_body(state)
+                    over = longest(body, state, pending) - room
+        return state, body if over <= 0 else to_body(state), True
 
-    def _give_way(self, state: UserState, step: tuple[str, int], over: int) -> UserState | None:
+    def _give_way(
+        self, state: UserState, step: tuple[str, int], over: int
+    ) -> tuple[UserState, int] | None:
+        """Return the state after a step and about the bytes it freed; None: nothing to give."""
         what, least = step
         if what == "acts" and (n := len(state.acts)) > least:
             mean = sum(len(act.item_id) for act in state.acts) / n + _ACT_BYTES
-            return self.keep(state, max(least, n - 1 - int(over / mean)), len(state.texts))
+            n_kept = max(least, n - 1 - int(over / mean))
+            return self.keep(state, n_kept, len(state.texts)), int((n - n_kept) * mean) + 1
         if what == "texts" and len(state.texts) > least:
-            return self.keep(state, len(state.acts), len(state.texts) - 1)
+            freed = len(state.texts[0].vector) + len(state.texts[0].text)
+            return self.keep(state, len(state.acts), len(state.texts) - 1), freed
         if what == "event_ids" and (n := len(state.event_ids) // ID_BYTES) > least:
             n_kept = max(least, n - 1 - over // ID_BYTES)
             kept = state.event_ids[len(state.event_ids) - n_kept * ID_BYTES :]
-            return replace(state, event_ids=kept)
+            return replace(state, event_ids=kept), (n - n_kept) * ID_BYTES
         if what == "faded" and (faded := _shorter(state.faded, least)):
-            return replace(state, faded=faded)
-        if what == "interests" and state.stated.interests_vector:
-            return replace(state, stated=replace(state.stated, interests_vector=b""))
+            freed = _n_bytes(state.faded) - _n_bytes(faded)
+            return replace(state, faded=faded), freed
+        if what == "interests" and (vector := state.stated.interests_vector):
+            return replace(state, stated=replace(state.stated, interests_vector=b"")), len(vector)
         if what == "long" and state.long is not None:
-            return replace(state, long=None)
+            return replace(state, long=None), len(state.long.values)
         return None
 
     def keep(self, state: UserState, n_acts: int, n_texts: int) -> UserState:
@@ -187,17 +219,33 @@ class _Bounding:
 
     def _settled(self, state: UserState) -> UserState:
         """Put all acts and searches that wait, and can, into the sum."""
-        acts = []
-        for act in state.acts:
-            if not act.folded and act.item_id in self.vectors:
-                self.added.add(self.vectors[act.item_id], act.weight, act.event_time_ms)
-                act = replace(act, folded=True)
-            acts.append(act)
-        for text in state.texts:
-            if not text.folded:
-                self.added.add(text.array(), text.weight, text.event_time_ms)
-        texts = tuple(replace(text, folded=True) for text in state.texts)
-        return replace(state, acts=tuple(acts), texts=texts)
+        known = {
+            act.item_id: self.vectors[act.item_id]
+            for act in state.acts
+            if not act.folded and act.item_id in self.vectors
+        }
+        acts = [act for act in state.acts if not act.folded and act.item_id in known]
+        texts = [text for text in state.texts if not text.folded]
+        waiting: list[Act | TextAct] = [*acts, *texts]
+        if not waiting:
+            return state
+        self.added.add_all(
+            [*[known[act.item_id] for act in acts], *[text.array() for text in texts]],
+            [event.weight for event in waiting],
+            [event.event_time_ms for event in waiting],
+        )
+        return replace(
+            state,
+            acts=tuple(
+                [
+                    Act(act.event_time_ms, act.item_id, act.kind, act.weight, folded=True)
+                    if act.item_id in known
+                    else act
+                    for act in state.acts
+                ]
+            ),
+            texts=tuple([replace(text, folded=True) for text in state.texts]),
+        )
 
     def _faded(self, state: UserState, gone: tuple[Act, ...]) -> tuple[Faded, ...]:
         left = [
@@ -211,6 +259,10 @@ class _Bounding:
         oldest = int(newest_ms - self.rules.purchase_exclusion_ms) // PERIOD_MS
         faded = fade(state.faded, left) if left else state.faded
         return tuple(f for f in faded if f.period >= oldest or f.period == NO_PERIOD)
+
+
+def _n_bytes(faded: tuple[Faded, ...]) -> int:
+    return sum(len(one.raw) for one in faded)
 
 
 def _shorter(faded: tuple[Faded, ...], least_bits: int) -> tuple[Faded, ...] | None:

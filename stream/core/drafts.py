@@ -12,7 +12,7 @@ import msgspec
 from stream.core.events import User
 from stream.core.fold import Outcome, Sourced, Touch, fold, items_of
 from stream.core.intake import Erasure, Taken
-from stream.core.user_rows import Body, row_of, to_row
+from stream.core.user_rows import Base, Body, row_of, to_body
 from stream.core.user_state import SOURCES, Rules, Stated, UserState, Vector
 from stream.messages import Band, Trigger
 
@@ -52,6 +52,8 @@ class UserDraft:
     covered_trigger: Trigger | None = None
     erased_now: bool = False
     expired_now: bool = False
+    #: What the row began with, and will begin with if it can.
+    base: Base | None = None
     #: Of the row to store, as the last fold left it; None when nothing was folded.
     body: Body | None = None
     #: The row to store, once it is made.
@@ -61,7 +63,12 @@ class UserDraft:
 
     @classmethod
     def load(
-        cls, user_id: str, partition: int, state: UserState, erasure: bytes | None
+        cls,
+        user_id: str,
+        partition: int,
+        state: UserState,
+        erasure: bytes | None,
+        base: Base | None = None,
     ) -> UserDraft:
         """Start from what is known of a user, and the stored mark of an erasure if there is one."""
         return cls(
@@ -71,6 +78,7 @@ class UserDraft:
             loaded=state,
             erased_at=None if erasure is None else int(erasure),
             erased_before=erasure is not None,
+            base=base,
         )
 
     def items(self) -> set[str]:
@@ -138,20 +146,23 @@ class UserDraft:
         old = [t for t in taken if t.message.offset <= covered.get(t.message.topic, -1)]
         new = [t for t in taken if t.message.offset > covered.get(t.message.topic, -1)]
         if old:
-            folded = fold(self.state, self._events(old), vectors, rules)
-            self.state, self.body = folded.state, folded.body
+            folded = fold(self.state, self._events(old), vectors, rules, self.base)
+            self._keep(folded.state, folded.body)
             self.outcomes += folded.outcomes
             self.covered_trigger = folded.trigger
             self.is_trimmed |= folded.is_trimmed
         if new:
-            folded = fold(self.state, self._events(new), vectors, rules)
-            self.state, self.body = folded.state, folded.body
+            folded = fold(self.state, self._events(new), vectors, rules, self.base)
+            self._keep(folded.state, folded.body)
             self.outcomes += folded.outcomes
             self.touches += folded.touches
             self.searches += folded.searches
             self.trigger = folded.trigger or self.trigger
             self.n_future += folded.n_future
             self.is_trimmed |= folded.is_trimmed
+
+    def _keep(self, state: UserState, body: Body) -> None:
+        self.state, self.body, self.base = state, body, body.base
 
     def latest_ms(self) -> int:
         """Return the latest event time among what was taken, 0 if there is none."""
@@ -197,7 +208,9 @@ class UserDraft:
         return rows
 
     def _row(self) -> bytes:
-        return to_row(self.state) if self.body is None else row_of(self.body, self.state)
+        body = to_body(self.state, self.base) if self.body is None else self.body
+        self.base = body.base
+        return row_of(body, self.state)
 
 
 def _content(taken: Taken) -> Sourced | None:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from stream.core.user_rows import from_row
+from typing import NamedTuple
+
+from stream.core.user_rows import Base, read_row
 from stream.core.user_state import UserState
 
 #: Some 5 KB each.
 STATES_KEPT = 10_000
 
 Who = tuple[int, str]  # partition, user
+
+
+class Known(NamedTuple):
+    """A row, the state that it tells and what it begins with."""
+
+    row: bytes
+    state: UserState
+    base: Base | None
+
+
+#: What is known of a user without a row.
+NOBODY = Known(b"", UserState(), None)
 
 
 class StateCache:
@@ -20,21 +34,21 @@ class StateCache:
 
     def __init__(self, limit: int = STATES_KEPT) -> None:
         self._limit = limit
-        self._states: dict[Who, tuple[bytes, UserState]] = {}
+        self._states: dict[Who, Known] = {}
 
     def __len__(self) -> int:
         return len(self._states)
 
-    def state_of(self, who: Who, row: bytes | None) -> UserState:
-        """Return the state of a user's row; raises as ``from_row`` does."""
-        if row is None:
-            return UserState()
+    def known(self, who: Who, row: bytes) -> Known:
+        """Return what a user's row tells; raises as ``from_row`` does."""
         known = self._states.get(who)
-        return known[1] if known is not None and known[0] == row else from_row(row)
+        if known is not None and known.row == row:
+            return known
+        return Known(row, *read_row(row))
 
-    def put(self, who: Who, row: bytes, state: UserState) -> None:
+    def put(self, who: Who, known: Known) -> None:
         """Remember what was written; those longest not written are forgotten."""
         self._states.pop(who, None)
-        self._states[who] = row, state
+        self._states[who] = known
         if len(self._states) > self._limit:
             del self._states[next(iter(self._states))]

@@ -26,7 +26,7 @@ from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
 from models.packed_vector import PackedSum, to_four_bits
 from models.snapshot import save_snapshot
-from stream.core import item_rows, user_rows, user_rows_v1
+from stream.core import item_rows, user_columns, user_rows, user_rows_v1, user_rows_v2
 from stream.core.events import Context
 from stream.core.item_state import ItemState, PairsLedger
 from stream.core.user_state import Act, Faded, Interest, Stated, TextAct, UserState
@@ -201,6 +201,17 @@ def old_user_row_bytes() -> list[bytes]:
         band="low",
     )
     return [b"\x01" + msgpack.encode(old)]
+
+
+def user_row_2_bytes() -> list[bytes]:
+    """A row of version 2: offsets, acts and a search, nothing due."""
+    acts = user_columns.act_columns(user_states()[1].acts, NOW_MS)
+    search = NOW_MS, "red boots", to_four_bits(VECTOR), 0.5, True
+    row = user_rows_v2._Row(
+        NOW_MS, (5, 6, 7, 8, -1), (), b"123456", acts, None, (search,), (), None, "south", 4,
+        None, 0, 1,
+    )  # fmt: skip
+    return [b"\x02\x00" + msgpack.encode(row)]
 
 
 def user_row_bytes() -> list[bytes]:

@@ -418,6 +418,7 @@ _ALL = [
     ),
     Target("intake", taken_in, seeds.messages, (BYTES, BYTES, MSGPACK, BYTES, BYTES)),
     Target("user-row", user_row, seeds.user_row_bytes, (MSGPACK.behind(2),), 3000),
+    Target("user-row-2", user_row, seeds.user_row_2_bytes, (MSGPACK.behind(2),), 3000),
     # Version 1 has no byte of flags.
     Target("user-row-1", user_row, seeds.old_user_row_bytes, (ROW,), 3000),
     Target("item-row", item_row, seeds.item_row_bytes, (ROW,)),

@@ -11,7 +11,7 @@ from strategies import texts
 
 from models.activity import Activity
 from stream.core.packed_ids import pack_ids, unpack_ids
-from stream.core.user_rows import BadRow, from_row, has_pending, to_row
+from stream.core.user_rows import BadRow, from_row, has_pending, row_of, to_body, to_row
 from stream.core.user_state import Act, Faded, Interest, Stated, TextAct, UserState
 from stream.messages import Trigger
 
@@ -76,6 +76,16 @@ def test_a_row_gives_back_the_state_whatever_it_is(state):
     assert has_pending(row) == (state.pending is not None)
 
 
+@given(states, states)
+def test_a_row_gives_back_the_state_whatever_it_began_with(before, state):
+    longer = msgspec.structs.replace(
+        state, acts=(*before.acts, *state.acts), texts=before.texts, stated=before.stated
+    )
+    for after in (state, longer, msgspec.structs.replace(longer, faded=before.faded)):
+        body = to_body(after, to_body(before).base)
+        assert from_row(row_of(body, after)) == after
+
+
 @given(st.lists(item_ids, min_size=1, max_size=30))
 def test_ids_come_back_whatever_they_are(ids):
     assert unpack_ids(pack_ids(ids)) == ids
@@ -99,7 +109,7 @@ def test_a_damaged_row_is_read_or_refused_and_nothing_else(state, data):
 
 @given(st.binary(max_size=60))
 def test_any_bytes_behind_a_version_are_read_or_refused(junk):
-    for version in (b"\x01", b"\x02\x00"):
+    for version in (b"\x01", b"\x02\x00", b"\x03\x00"):
         with suppress(BadRow):
             assert isinstance(from_row(version + junk), UserState)
 

@@ -6,8 +6,30 @@ import numpy as np
 import pytest
 from builders import NOW_MS
 
-from stream.core.user_rows import BadRow, NewerRow, from_row, has_pending, to_row
-from stream.core.user_state import Act, Rules, Stated, UserState, long_interest, profile_of
+from models.activity import Activity
+from models.packed_vector import to_four_bits
+from stream.core.user_rows import (
+    MOST_BEHIND,
+    BadRow,
+    NewerRow,
+    from_row,
+    has_pending,
+    read_row,
+    row_of,
+    to_body,
+    to_row,
+)
+from stream.core.user_state import (
+    Act,
+    Faded,
+    Interest,
+    Rules,
+    Stated,
+    TextAct,
+    UserState,
+    long_interest,
+    profile_of,
+)
 from stream.messages import Trigger
 from stream.settings import load_settings
 
@@ -29,6 +51,17 @@ VERSION_1 = bytes.fromhex(
     "6172746974696f6e00a66f666673657404a86576656e745f6964a775736572733a34ad6576656e745f74696d"
     "655f6d73cf00000199c82cc000cf00000199c82cbfffa468696768ff"
 )
+#: As version 2 wrote it, with four dimensions.
+VERSION_2 = bytes.fromhex(
+    "02019ecf00000199c82cbffd9505060708ff9e610307070401010000cb4023000000000000cb3ff800000000"
+    "0000cb4004000000000000cb3fe0000000000000c40109c40c31323334353631323334353696c40a2b85ab7f"
+    "6e8a2db3ffffc403000100c40301020493a87075726368617365a5636c69636ba476696577c40c0000c03f00"
+    "00003f0000803e9306040093c40b0000003f0000c03f010003c404017f800004919503a972656420626f6f74"
+    "73c4043331b88ccb3fe8000000000000c39293ff18c40661626364656693cd02a710c402616296cf00000199"
+    "c82cc000c3a56e6f727468a2656ea3746561c400a5736f7574680195020346a3723730cf00000199c82cc000"
+    "fe03"
+)
+HAT = to_four_bits(np.array([0, 0.6, 0.8, 0], np.float32))
 TRIGGER = Trigger(topic="reviews", partition=3, offset=70, event_id="r70", event_time_ms=NOW_MS)
 
 
@@ -69,18 +102,64 @@ def test_event_ids_that_version_1_remembers_are_recognised():
     assert _event_hash("clickstream", "e3") in from_row(VERSION_1).event_ids
 
 
-def test_a_row_of_version_1_is_written_as_one_of_version_2():
-    state = from_row(VERSION_1)
+def test_a_row_of_version_2_says_what_it_said():
+    assert has_pending(VERSION_2)
+    assert from_row(VERSION_2) == UserState(
+        offsets=(5, 6, 7, 8, -1),
+        long=Interest(b"\x01\x7f\x80\x00", b"\x03", 0.5, 1.5, NOW_MS - 7),
+        acts=(
+            Act(NOW_MS - 9, "hat", "purchase", 1.5, folded=True),
+            Act(NOW_MS - 5, "boots", "click", 0.5),
+            Act(NOW_MS - 5, "hat", "view", 0.25),
+        ),
+        texts=(TextAct(NOW_MS - 6, "red boots", HAT, 0.75, folded=True),),
+        faded=(Faded(-1, 24, b"abcdef"), Faded(679, 16, b"ab")),
+        activity=Activity(
+            NOW_MS - 99, NOW_MS - 5, NOW_MS - 9, NOW_MS - 9, 4, 1, 1, 0, 0, 9.5, 1.5, 2.5, 0.5, 9
+        ),
+        event_ids=b"123456" * 2,
+        stated=Stated(NOW_MS, True, "north", "en", "tea"),
+        seen_region="south",
+        seen_region_ms=NOW_MS - 3,
+        pending=TRIGGER,
+        recommended_ms=NOW_MS - 1,
+        band="high",
+    )
+
+
+@pytest.mark.parametrize("old", [VERSION_1, VERSION_2], ids=["version 1", "version 2"])
+def test_a_row_of_an_older_version_is_written_as_one_of_version_3(old):
+    state = from_row(old)
     row = to_row(state)
-    assert row[0] == 2
+    assert row[0] == 3
     assert from_row(row) == state
 
 
-@pytest.mark.parametrize("version", [0, 3, 9, 255])
+def test_what_changes_seldom_is_not_written_anew():
+    acts = tuple(Act(NOW_MS + n, f"i{n}", "view", 0.5) for n in range(20 + MOST_BEHIND + 1))
+    first = to_body(UserState(acts=acts[:20]))
+    later = to_body(UserState(acts=acts[:-1], offsets=(9,) * 5, event_ids=b"123456"), first.base)
+    assert later.base is first.base
+    assert to_body(UserState(acts=acts), first.base).base.acts == acts
+    assert to_body(UserState(acts=acts[1:]), first.base).base.acts == acts[1:]
+
+
+def test_the_base_of_a_row_read_goes_on():
+    acts = tuple(Act(NOW_MS + n, f"i{n}", "view", 0.5) for n in range(4))
+    row = to_row(UserState(acts=acts[:3]))
+    state, base = read_row(row)
+    assert base is not None
+    assert base.begins(state)
+    body = to_body(UserState(acts=acts), base)
+    assert body.base is base
+    assert from_row(row_of(body, UserState(acts=acts))) == UserState(acts=acts)
+
+
+@pytest.mark.parametrize("version", [0, 4, 9, 255])
 def test_a_row_of_an_unknown_version_is_refused_by_name(version):
     row = bytes((version,)) + to_row(UserState())[1:]
     for read in (from_row, has_pending):
-        with pytest.raises(NewerRow, match=rf"version 2 or earlier, got version {version}\b"):
+        with pytest.raises(NewerRow, match=rf"version 3 or earlier, got version {version}\b"):
             read(row)
 
 
@@ -91,6 +170,7 @@ def test_a_row_of_an_unknown_version_is_refused_by_name(version):
         pytest.param(b"\x02", id="a version alone"),
         pytest.param(to_row(UserState())[:-1], id="cut short"),
         pytest.param(VERSION_1[:-4], id="version 1, cut short"),
+        pytest.param(VERSION_2[:-4], id="version 2, cut short"),
         pytest.param(to_row(UserState()) + b"x", id="too long"),
         pytest.param(
             to_row(UserState(acts=(Act(NOW_MS, "i1", "view", 0.5),))).replace(b"view", b"\xff\xff"),
