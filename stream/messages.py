@@ -188,14 +188,76 @@ class Beside(Struct, frozen=True, array_like=True):
 
 
 class ItemPairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Topic ``item-pairs``: what one micro-batch of one user partition means to the items of one
-    item partition: those of ``touches``, and the ``others`` of ``beside``. ``sequence`` grows by
-    batch, so a repeat after a crash is recognised."""
+    """What one micro-batch of one user partition means to the items of one item partition: those
+    of ``touches``, and the ``others`` of ``beside``. ``sequence`` grows by batch, so a repeat after
+    a crash is recognised. Topic ``item-pairs`` held this as it is before it held PackedPairs."""
 
     source_partition: int
     sequence: int
     touches: list[ItemTouch]
     beside: list[Beside] = []
+
+
+class PackedPairs(Struct, frozen=True, kw_only=True, array_like=True):
+    """Topic ``item-pairs``: ItemPairs by columns, little-endian.
+
+    ``items`` and ``others`` are places in ``item_ids``, of two bytes while it is short enough, else
+    of four; ``n_others`` (uint16) says how many of the others are each touch's. Weights are
+    float32, times int64; ``regions`` (uint16) are places in ``region_names``.
+    """
+
+    source_partition: int
+    sequence: int
+    item_ids: list[str]
+    items: bytes
+    n_others: bytes
+    others: bytes
+    weights: bytes
+    first: bytes
+    times_ms: bytes
+    region_names: list[str | None]
+    regions: bytes
+    beside_items: bytes
+    beside_n_others: bytes
+    beside_others: bytes
+    beside_times_ms: bytes
+
+    def unpacked(self) -> ItemPairs:
+        """Return the pairs; raises ValueError or IndexError where the columns do not agree."""
+        touches = zip(
+            *self._beside(self.items, self.n_others, self.others),
+            np.frombuffer(self.weights, "<f4").tolist(),
+            np.frombuffer(self.first, bool).tolist(),
+            np.frombuffer(self.times_ms, "<i8").tolist(),
+            [self.region_names[n] for n in np.frombuffer(self.regions, "<u2").tolist()],
+            strict=True,
+        )
+        beside = zip(
+            *self._beside(self.beside_items, self.beside_n_others, self.beside_others),
+            np.frombuffer(self.beside_times_ms, "<i8").tolist(),
+            strict=True,
+        )
+        return ItemPairs(
+            source_partition=self.source_partition,
+            sequence=self.sequence,
+            touches=[ItemTouch(*touch) for touch in touches],
+            beside=[Beside(*told) for told in beside],
+        )
+
+    def _beside(
+        self, items: bytes, n_others: bytes, others: bytes
+    ) -> tuple[list[str], list[list[str]]]:
+        counts = np.frombuffer(n_others, "<u2")
+        ends = np.cumsum(counts, dtype=np.int64).tolist()
+        names = self._names(others)
+        if (ends[-1] if ends else 0) != len(names):
+            raise ValueError("other items than are counted")
+        begins = [0, *ends[:-1]] if ends else []
+        return self._names(items), [names[a:b] for a, b in zip(begins, ends, strict=True)]
+
+    def _names(self, places: bytes) -> list[str]:
+        kind = "<u2" if len(self.item_ids) <= 1 << 16 else "<u4"
+        return [self.item_ids[place] for place in np.frombuffer(places, kind).tolist()]
 
 
 class ItemNeighbours(Struct, frozen=True, kw_only=True):
@@ -228,6 +290,9 @@ class BadDerived(ValueError):
 _embedding = msgspec.msgpack.Decoder(ItemEmbedding)
 _text = msgspec.msgpack.Decoder(EmbeddedText)
 _pairs = msgspec.msgpack.Decoder(ItemPairs)
+_packed_pairs = msgspec.msgpack.Decoder(PackedPairs)
+#: MessagePack's mark of a short array; that of a short map, as ItemPairs is, lies below.
+_ARRAY = 0x90
 _neighbours = msgspec.msgpack.Decoder(ItemNeighbours)
 
 
@@ -247,7 +312,14 @@ def read_embedded_text(raw: bytes) -> EmbeddedText:
 
 
 def read_item_pairs(raw: bytes) -> ItemPairs:
-    return _read(_pairs, raw)  # type: ignore[no-any-return]
+    """Return the pairs of a message, packed or as they were told before."""
+    if raw[:1] < bytes((_ARRAY,)):
+        return _read(_pairs, raw)  # type: ignore[no-any-return]
+    packed: PackedPairs = _read(_packed_pairs, raw)
+    try:
+        return packed.unpacked()
+    except (ValueError, IndexError) as error:
+        raise BadDerived(f"unreadable pairs: {error}") from None
 
 
 def read_item_neighbours(raw: bytes) -> ItemNeighbours:

@@ -17,15 +17,16 @@ from stream.agents.searching import Searching
 from stream.agents.work import Work
 from stream.core.drafts import UserDraft, user_key
 from stream.core.events import BadEvent
+from stream.core.fold import Touch
 from stream.core.intake import intake
-from stream.core.item_state import pairs_by_partition, to_messages, told_of
+from stream.core.pairs import pair_messages
 from stream.core.state_cache import Known, StateCache
 from stream.core.user_rows import has_pending
 from stream.core.user_state import STAMP_BYTES, Rules
 from stream.delivery import Sender, SourceMessage
 from stream.engine.commits import Committer, Effect
 from stream.engine.table import CONTROL, PartitionTable
-from stream.messages import BadDerived, ItemTouch
+from stream.messages import BadDerived
 from stream.topics import CHURN_RISK, ITEM_PAIRS, RECOMMENDATIONS, SEARCH_RESULTS
 
 #: Users folded, or rows looked at, between two breaths of the event loop.
@@ -221,26 +222,22 @@ class Preferences:
                 self._states.put((draft.partition, draft.user_id), known)
         work.report.seconds["publish"] = perf_counter() - started
 
-    def _pairs(self, partition: int, touches: Sequence[ItemTouch]) -> list[Effect]:
-        messages = pairs_by_partition(
+    def _pairs(self, partition: int, touches: Sequence[Touch]) -> list[Effect]:
+        messages = pair_messages(
             touches,
             lambda item_id: self._sender.partition_of(ITEM_PAIRS.name, item_id.encode()),
             source_partition=partition,
             sequence=self._committer.next_sequence(partition),
         )
-        return [
-            Effect("", ITEM_PAIRS.name, None, message, number)
-            for number, pairs in messages.items()
-            for message in to_messages(pairs)
-        ]
+        return [Effect("", ITEM_PAIRS.name, None, raw, number) for number, raw in messages]
 
 
-def _touches(work: Work) -> dict[int, list[ItemTouch]]:
+def _touches(work: Work) -> dict[int, list[Touch]]:
     """Return by partition what the acts of a batch mean to items."""
-    touches: dict[int, list[ItemTouch]] = {}
+    touches: dict[int, list[Touch]] = {}
     for draft in work.drafts:
         if draft.touches and draft.publishable():
-            touches.setdefault(draft.partition, []).extend(told_of(draft.touches))
+            touches.setdefault(draft.partition, []).extend(draft.touches)
     return touches
 
 

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stream.core.fold import Touch
-from stream.messages import Beside, ItemNeighbours, ItemPairs, ItemTouch, to_message
+from stream.messages import ItemNeighbours, ItemPairs, ItemTouch
 
 #: A touch and the offset, in ``item-pairs``, of the message that brought it.
 OffsetTouch = tuple[int, ItemTouch]
-
-#: A message of pairs stays well below Kafka's default limit of 1 MiB.
-PART_BYTES = 600_000
-#: More parts than a batch can have.
-_MOST_PARTS = 1 << 20
 
 # Below this a count says nothing any more: 20 half-lives after one touch.
 _FORGOTTEN = 2.0**-20
@@ -59,112 +53,6 @@ class ItemState:
     popularity: float = 0.0
     regions: Mapping[str, float] = field(default_factory=dict)
     offset: int = -1
-
-
-def touch_of(
-    item_id: str,
-    recent_items: Iterable[str],
-    *,
-    weight: float,
-    first: bool,
-    event_time_ms: int,
-    region: str | None = None,
-) -> ItemTouch | None:
-    """Return what one act means to the row of its item, None when that is nothing.
-
-    A user's first act on an item pairs it with the user's recent items. A repeated act
-    (``first`` False) counts for popularity alone.
-    """
-    if first:
-        others = [other for other in dict.fromkeys(recent_items) if other != item_id]
-        return ItemTouch(item_id, others, weight, True, event_time_ms, region)
-    return ItemTouch(item_id, [], weight, False, event_time_ms, region) if weight else None
-
-
-def told_of(touches: Iterable[Touch]) -> list[ItemTouch]:
-    """Return what users' acts mean to the rows of their items, those that mean nothing left out."""
-    told = (
-        touch_of(
-            touch.item_id,
-            touch.others,
-            weight=touch.weight,
-            first=touch.first,
-            event_time_ms=touch.event_time_ms,
-            region=touch.region,
-        )
-        for touch in touches
-    )
-    return [touch for touch in told if touch]
-
-
-def pairs_by_partition(
-    touches: Iterable[ItemTouch],
-    partition_of: Callable[[str], int],
-    *,
-    source_partition: int,
-    sequence: int,
-) -> dict[int, ItemPairs]:
-    """Return one ItemPairs per item partition, from the touches of one micro-batch.
-
-    Each of a touch's other items is told of it too, and may live in another partition.
-    """
-    own: defaultdict[int, list[ItemTouch]] = defaultdict(list)
-    beside: defaultdict[int, list[Beside]] = defaultdict(list)
-    partitions = _Partitions(partition_of)
-    for touch in touches:
-        item_id = touch.item_id
-        own[partitions[item_id]].append(touch)
-        others: dict[int, list[str]] = {}
-        for other in touch.others:
-            partition = partitions[other]
-            if partition in others:
-                others[partition].append(other)
-            else:
-                others[partition] = [other]
-        for partition, of_it in others.items():
-            beside[partition].append(Beside(item_id, of_it, touch.event_time_ms))
-    return {
-        partition: ItemPairs(
-            source_partition=source_partition,
-            sequence=sequence,
-            touches=own[partition],
-            beside=beside[partition],
-        )
-        for partition in own.keys() | beside.keys()
-    }
-
-
-class _Partitions(dict[str, int]):
-    """The partitions of items, each found once."""
-
-    def __init__(self, partition_of: Callable[[str], int]) -> None:
-        super().__init__()
-        self._partition_of = partition_of
-
-    def __missing__(self, item_id: str) -> int:
-        partition = self[item_id] = self._partition_of(item_id)
-        return partition
-
-
-def to_messages(pairs: ItemPairs) -> list[bytes]:
-    """Return messages that Kafka takes, with sequences of their own that grow like the batch's."""
-    n_parts, most = 1, max(len(pairs.touches), len(pairs.beside))
-    while True:
-        messages = [to_message(part) for part in _parts(pairs, n_parts)]
-        if n_parts >= most or max(map(len, messages)) <= PART_BYTES:
-            return messages
-        n_parts *= 2
-
-
-def _parts(pairs: ItemPairs, n_parts: int) -> Iterator[ItemPairs]:
-    first, touches, beside = pairs.sequence * _MOST_PARTS, pairs.touches, pairs.beside
-    for part in range(n_parts):
-        yield ItemPairs(
-            source_partition=pairs.source_partition,
-            sequence=first + part,
-            touches=touches[len(touches) * part // n_parts : len(touches) * (part + 1) // n_parts],
-            beside=beside[len(beside) * part // n_parts : len(beside) * (part + 1) // n_parts],
-        )
 
 
 def touches_by_item(batch: Iterable[tuple[int, ItemPairs]]) -> dict[str, list[OffsetTouch]]:

@@ -28,12 +28,12 @@ from stream.core.item_state import (
     CountingRules,
     ItemState,
     fold_batch,
-    pairs_by_partition,
     to_neighbours,
-    told_of,
     touches_by_item,
 )
+from stream.core.pairs import pair_messages
 from stream.core.user_state import Rules, UserState, profile_of, waiting_items
+from stream.messages import read_item_pairs
 from stream.settings import Settings
 from stream.topics import CLICKSTREAM, DAY_MS, HOUR_MS
 
@@ -91,12 +91,11 @@ class LiveShop:
 
     def _count(self, touches: Sequence[Touch]) -> None:
         offset, self._n_batches = self._n_batches, self._n_batches + 1
-        pairs = pairs_by_partition(
-            told_of(touches), lambda _: 0, source_partition=0, sequence=offset
-        )
-        if not pairs:
+        if not touches:
             return
-        changed = fold_batch(self._items, touches_by_item([(offset, pairs[0])]), self._counting)
+        messages = pair_messages(touches, lambda _: 0, source_partition=0, sequence=offset)
+        told = [(offset, read_item_pairs(raw)) for _, raw in messages]
+        changed = fold_batch(self._items, touches_by_item(told), self._counting)
         self._items |= changed
         for state in changed.values():
             self._catalogue.put_neighbours(facts_of(to_neighbours(state, self._counting)))

@@ -275,8 +275,8 @@ async def test_a_batch_of_many_pairs_is_cut_into_messages_that_kafka_takes(
 ) -> None:
     stage = PreferenceStage(new_table(tmp_path), Outbox(partitions=1))
     await stage.start()
-    users = [f"u{n}" for n in range(40)]
-    acts = [stage.act(f"{n:0200d}", user_id=who) for who in users for n in range(50)]
+    users = [f"u{n}" for n in range(160)]
+    acts = [stage.act(f"{n:0200d} of {who}", user_id=who) for who in users for n in range(50)]
     sent = await stage(*acts)
     assert max(len(output.value or b"") for output in sent) < KAFKA_BYTES
     [messages] = pairs(sent).values()
@@ -284,7 +284,7 @@ async def test_a_batch_of_many_pairs_is_cut_into_messages_that_kafka_takes(
     assert len(sequences) > 2
     assert sequences == sorted(set(sequences))  # or the later parts would pass for repeats
     firsts = sum(touch.first for one in messages for touch in one.touches)
-    assert firsts == 40 * 50
+    assert firsts == 160 * 50
 
 
 # --- churn ----------------------------------------------------------------------------------------

@@ -23,16 +23,16 @@ from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
 from models.profile import HistoryItem, Profile
 from models.recommender import Recommender
+from stream.core.fold import Touch
 from stream.core.item_state import (
     CountingRules,
     ItemState,
     fold_batch,
-    pairs_by_partition,
     to_neighbours,
-    touch_of,
     touches_by_item,
 )
-from stream.messages import ItemTouch
+from stream.core.pairs import pair_messages
+from stream.messages import read_item_pairs
 
 pytestmark = pytest.mark.slow
 
@@ -77,16 +77,16 @@ def counted(sequences: Sequence[Sequence[str]]) -> dict[str, ItemState]:
     states: dict[str, ItemState] = {}
     for offset, users in enumerate(batches(sequences)):
         touches = [touch for items in users for touch in touches_of_user(items[:-1])]
-        pairs = pairs_by_partition(touches, lambda _: 0, source_partition=0, sequence=offset)
-        states.update(fold_batch(states, touches_by_item([(offset, pairs[0])]), RULES))
+        messages = pair_messages(touches, lambda _: 0, source_partition=0, sequence=offset)
+        told = [(offset, read_item_pairs(raw)) for _, raw in messages]
+        states.update(fold_batch(states, touches_by_item(told), RULES))
     return states
 
 
-def touches_of_user(items: Sequence[str]) -> Iterator[ItemTouch]:
+def touches_of_user(items: Sequence[str]) -> Iterator[Touch]:
     for n, item_id in enumerate(items):
-        told = touch_of(item_id, items[:n], weight=1.0, first=True, event_time_ms=NOW_MS)
-        if told:
-            yield told
+        others = tuple(other for other in dict.fromkeys(items[:n]) if other != item_id)
+        yield Touch(item_id, others, 1.0, True, NOW_MS, None)
 
 
 def batches(sequences: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:

@@ -1,27 +1,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from builders import NOW_MS
 
+from stream.core.fold import Touch
 from stream.core.item_rows import BadRow, from_row, ledger_from_row, ledger_to_row, to_row
 from stream.core.item_state import (
-    PART_BYTES,
     CountingRules,
     ItemState,
     PairsLedger,
     admit,
     fold,
     fold_batch,
-    pairs_by_partition,
-    to_messages,
     to_neighbours,
-    touch_of,
     touches_by_item,
 )
-from stream.messages import Beside, ItemPairs, ItemTouch, read_item_pairs, to_message
+from stream.core.pairs import pair_messages
+from stream.messages import Beside, ItemPairs, ItemTouch, read_item_pairs
 
 DAY_MS = 86_400_000
 RULES = CountingRules(
@@ -49,67 +46,16 @@ def folded(*touches: ItemTouch, rules: CountingRules = RULES) -> ItemState:
     return fold(ItemState("boots"), list(enumerate(touches)), rules)
 
 
-def first_act(item_id: str, *recent: str, **fields: Any) -> ItemTouch:
-    told = touch_of(
-        item_id, recent, **{"weight": 1.0, "first": True, "event_time_ms": NOW_MS, **fields}
-    )
-    assert told is not None
-    return told
-
-
-def test_a_first_act_pairs_the_item_with_each_recent_one() -> None:
-    told = first_act("boots", "hat", "laces", weight=0.5, region="north")
-    assert told == touch("boots", "hat", "laces", weight=0.5, region="north")
-
-
-def test_an_item_is_no_neighbour_of_itself_and_recent_items_count_once() -> None:
-    assert first_act("boots", "hat", "boots", "hat").others == ["hat"]
-
-
-def test_a_repeated_act_counts_for_popularity_alone() -> None:
-    told = touch_of("boots", ["hat"], weight=0.5, first=False, event_time_ms=NOW_MS)
-    assert told == touch("boots", weight=0.5, first=False)
-
-
-def test_a_repeated_act_without_weight_says_nothing() -> None:
-    assert touch_of("boots", ["hat"], weight=0, first=False, event_time_ms=NOW_MS) is None
-
-
-def test_touches_travel_to_the_partitions_of_their_item_and_of_its_neighbours() -> None:
-    partitions = {"boots": 3, "hat": 1, "laces": 1, "cup": 3}
-    told = first_act("boots", "hat", "laces", "cup")
-    by_partition = pairs_by_partition(
-        [told], partitions.__getitem__, source_partition=2, sequence=7
-    )
-    assert by_partition == {
-        3: pairs(7, told, beside=[Beside("boots", ["cup"], NOW_MS)], source_partition=2),
-        1: pairs(7, beside=[Beside("boots", ["hat", "laces"], NOW_MS)], source_partition=2),
-    }
-
-
-def test_a_message_too_large_for_kafka_is_told_in_parts() -> None:
-    items = [f"{n:05}{'x' * 250}" for n in range(4000)]
-    told = [first_act(item, *items[n - 3 : n]) for n, item in enumerate(items) if n >= 3]
-    whole = pairs_by_partition(told, lambda _: 0, source_partition=2, sequence=7)[0]
-    messages = to_messages(whole)
-    parts = [read_item_pairs(message) for message in messages]
-    assert len(messages) > 1
-    assert max(map(len, messages)) <= PART_BYTES
-    assert [touch for part in parts for touch in part.touches] == whole.touches
-    assert [beside for part in parts for beside in part.beside] == whole.beside
-    sequences = [part.sequence for part in parts]
-    assert sequences == sorted(set(sequences))
-    [following] = to_messages(pairs(8, touch("boots")))
-    assert read_item_pairs(following).sequence > sequences[-1]
-
-
 def test_users_who_took_both_items_are_counted_alike_in_both_rows() -> None:
     messages = [
-        (offset, of_it)
-        for offset, recent in enumerate([["hat"], ["hat", "laces"], []])
-        for of_it in pairs_by_partition(
-            [first_act("boots", *recent)], lambda _: 0, source_partition=0, sequence=offset
-        ).values()
+        (offset, read_item_pairs(raw))
+        for offset, recent in enumerate([("hat",), ("hat", "laces"), ()])
+        for _, raw in pair_messages(
+            [Touch("boots", recent, 1.0, True, NOW_MS, None)],
+            lambda _: 0,
+            source_partition=0,
+            sequence=offset,
+        )
     ]
     states = fold_batch({}, touches_by_item(messages), RULES)
     assert states["boots"].n_users == 3
@@ -172,11 +118,6 @@ def test_neighbours_are_published_largest_first() -> None:
     assert message.neighbours == [("hat", 2.0), ("laces", 1.0)]
     assert (message.item_id, message.n_users, message.as_of_ms) == ("boots", 2.0, NOW_MS)
     assert (message.popularity, message.regions) == (2.0, {"north": 1.0})
-
-
-def test_pairs_survive_their_topic() -> None:
-    sent = pairs(3, touch("boots", "hat", region="north"))
-    assert read_item_pairs(to_message(sent)) == sent
 
 
 def test_a_batch_published_again_is_dropped_and_the_next_is_not() -> None:
