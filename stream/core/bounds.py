@@ -63,7 +63,7 @@ _STEPS: Final = (
     ("long", 0),
 )
 #: A row that was too long is cut somewhat shorter than it may be, or every event would cut it.
-_SLACK_BYTES = 160
+_SLACK_BYTES = 80
 #: An act beside its item id: time, kind and place.
 _ACT_BYTES = 6
 

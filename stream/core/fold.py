@@ -156,8 +156,8 @@ class _Folding:
         self.added = Added(self._rules.long_half_life_ms)
         #: Sorted, as they are in the state.
         self._acts = list(before.acts)
-        #: Items of those acts that make a taker, in their order; None until that is asked for.
-        self._taken: list[str] | None = None
+        #: Items of those acts that make a taker, those last taken last; None until asked for.
+        self._taken: dict[str, None] | None = None
         self._texts = before.texts
         self._activity = before.activity or NO_ACTIVITY
         self._region = (before.seen_region_ms, before.seen_region)
@@ -239,7 +239,8 @@ class _Folding:
         if not acts or acts[-1].event_time_ms < act.event_time_ms:
             acts.append(act)
             if self._taken is not None and act.weight > 0 and act.kind in TAKING:
-                self._taken.append(act.item_id)
+                self._taken.pop(act.item_id, None)
+                self._taken[act.item_id] = None
             return
         at = bisect_left(acts, act)
         if at == len(acts) or replace(acts[at], folded=False) != act:
@@ -255,10 +256,12 @@ class _Folding:
     def _touch(self, item_id: str, weight: float, at_ms: int) -> None:
         """Note that an item was taken; beside the last ones, the first time that it is."""
         if self._taken is None:
-            acts = self._acts
-            self._taken = [a.item_id for a in acts if a.weight > 0 and a.kind in TAKING]
+            newest_first = [
+                a.item_id for a in reversed(self._acts) if a.weight > 0 and a.kind in TAKING
+            ]
+            self._taken = dict.fromkeys(reversed(dict.fromkeys(newest_first)))
         first = item_id not in self._taken
-        others = dict.fromkeys(reversed(self._taken)) if first else ()
+        others = reversed(self._taken) if first else ()
         last = tuple(islice(others, self._rules.cooccurrence_items))
         region = self._stated.region or self._region[1]
         self.touches.append(Touch(item_id, last, weight, first, at_ms, region))
