@@ -63,8 +63,17 @@ class HashedIds:
 
     def plus(self, item_ids: Iterable[str]) -> HashedIds:
         """Return the set with some ids more."""
-        hashes = np.fromiter(map(hash_of, item_ids), np.uint32) >> FINEST - self.bits
-        return _packed(self.bits, np.union1d(self._hashes(), hashes))
+        numbers = [hash_of(item_id) >> FINEST - self.bits for item_id in item_ids]
+        if self.bits < _LISTED:
+            bitmap = bytearray(self.raw.ljust((1 << self.bits) // 8, b"\0"))
+            for number in numbers:
+                bitmap[number >> 3] |= 1 << (number & 7)
+            return HashedIds(self.bits, bytes(bitmap))
+        # As bytes they lie in the order of the numbers; numpy would take longer for so few.
+        width, raw = self.bits // 8, self.raw
+        listed = {raw[at : at + width] for at in range(0, len(raw), width)}
+        listed.update(number.to_bytes(width, "big") for number in numbers)
+        return HashedIds(self.bits, b"".join(sorted(listed)))
 
     def union(self, other: HashedIds) -> HashedIds:
         """Return what is in either, with the bits of the coarser one."""

@@ -218,7 +218,7 @@ class Preferences:
         await self._committer.commit(commits)
         for draft in work.drafts:
             if draft.row is not None:
-                known = Known(draft.row, draft.state, draft.base)
+                known = Known(draft.row, draft.state, draft.written)
                 self._states.put((draft.partition, draft.user_id), known)
         work.report.seconds["publish"] = perf_counter() - started
 

@@ -59,7 +59,7 @@ class Work:
                 who = partition, user_id
                 known = NOBODY if row is None else states.known(who, row)
                 draft = UserDraft.load(
-                    user_id, partition, known.state, erasures.get(user_id), known.base
+                    user_id, partition, known.state, erasures.get(user_id), known.written
                 )
                 draft.taken = self._taken.get(who, [])
                 self._drafts[who] = draft

@@ -20,7 +20,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from models.packed_vector import PackedSum
-from stream.core.user_rows import Base, Body, longest, to_body
+from stream.core.user_rows import Body, Written, longest, to_body
 from stream.core.user_state import (
     NO_PERIOD,
     PERIOD_MS,
@@ -131,20 +131,20 @@ def bounded(
     vectors: Mapping[str, Vector],
     rules: Rules,
     trigger: Trigger | None,
-    base: Base | None = None,
+    written: Written | None = None,
 ) -> tuple[UserState, Body, bool]:
     """Return the state with ``added`` in it, cut to the counts and the bytes of the rules; the
     body of its row; and whether the bytes made a cut necessary.
 
-    ``trigger`` is what the row may have to hold as pending on top, ``base`` what the row of the
-    state before began with.
+    ``trigger`` is what the row may have to hold as pending on top, ``written`` what was
+    written of the state before.
     """
     bounding = _Bounding(added, vectors, rules)
     state = bounding.keep(state, rules.history_items, rules.history_texts)
     n_too_many = len(state.event_ids) - ID_BYTES * rules.event_id_memory
     if n_too_many > 0:
         state = replace(state, event_ids=state.event_ids[n_too_many:])
-    return bounding.cut(state, trigger or state.pending, base)
+    return bounding.cut(state, trigger or state.pending, written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +154,9 @@ class _Bounding:
     rules: Rules
 
     def cut(
-        self, state: UserState, pending: Trigger | None, base: Base | None
+        self, state: UserState, pending: Trigger | None, written: Written | None
     ) -> tuple[UserState, Body, bool]:
-        room, body = self.rules.max_state_bytes - STAMP_BYTES, to_body(state, base)
+        room, body = self.rules.max_state_bytes - STAMP_BYTES, to_body(state, written)
         over = longest(body, state, pending) - room
         if over <= 0:
             return state, body, False

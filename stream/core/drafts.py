@@ -12,7 +12,7 @@ import msgspec
 from stream.core.events import User
 from stream.core.fold import Outcome, Sourced, Touch, fold, items_of
 from stream.core.intake import Erasure, Taken
-from stream.core.user_rows import Base, Body, row_of, to_body
+from stream.core.user_rows import Body, Written, row_of, to_body
 from stream.core.user_state import SOURCES, Rules, Stated, UserState, Vector
 from stream.messages import Band, Trigger
 
@@ -52,8 +52,8 @@ class UserDraft:
     covered_trigger: Trigger | None = None
     erased_now: bool = False
     expired_now: bool = False
-    #: What the row began with, and will begin with if it can.
-    base: Base | None = None
+    #: What the last row holds, and the next one will where the state has not changed.
+    written: Written | None = None
     #: Of the row to store, as the last fold left it; None when nothing was folded.
     body: Body | None = None
     #: The row to store, once it is made.
@@ -68,7 +68,7 @@ class UserDraft:
         partition: int,
         state: UserState,
         erasure: bytes | None,
-        base: Base | None = None,
+        written: Written | None = None,
     ) -> UserDraft:
         """Start from what is known of a user, and the stored mark of an erasure if there is one."""
         return cls(
@@ -78,7 +78,7 @@ class UserDraft:
             loaded=state,
             erased_at=None if erasure is None else int(erasure),
             erased_before=erasure is not None,
-            base=base,
+            written=written,
         )
 
     def items(self) -> set[str]:
@@ -146,13 +146,13 @@ class UserDraft:
         old = [t for t in taken if t.message.offset <= covered.get(t.message.topic, -1)]
         new = [t for t in taken if t.message.offset > covered.get(t.message.topic, -1)]
         if old:
-            folded = fold(self.state, self._events(old), vectors, rules, self.base)
+            folded = fold(self.state, self._events(old), vectors, rules, self.written)
             self._keep(folded.state, folded.body)
             self.outcomes += folded.outcomes
             self.covered_trigger = folded.trigger
             self.is_trimmed |= folded.is_trimmed
         if new:
-            folded = fold(self.state, self._events(new), vectors, rules, self.base)
+            folded = fold(self.state, self._events(new), vectors, rules, self.written)
             self._keep(folded.state, folded.body)
             self.outcomes += folded.outcomes
             self.touches += folded.touches
@@ -162,7 +162,7 @@ class UserDraft:
             self.is_trimmed |= folded.is_trimmed
 
     def _keep(self, state: UserState, body: Body) -> None:
-        self.state, self.body, self.base = state, body, body.base
+        self.state, self.body, self.written = state, body, body.written
 
     def latest_ms(self) -> int:
         """Return the latest event time among what was taken, 0 if there is none."""
@@ -208,8 +208,8 @@ class UserDraft:
         return rows
 
     def _row(self) -> bytes:
-        body = to_body(self.state, self.base) if self.body is None else self.body
-        self.base = body.base
+        body = to_body(self.state, self.written) if self.body is None else self.body
+        self.written = body.written
         return row_of(body, self.state)
 
 

@@ -21,7 +21,7 @@ from models.activity import NO_ACTIVITY, fold_activity
 from models.packed_vector import to_four_bits
 from stream.core.bounds import ID_BYTES, Added, bounded
 from stream.core.events import Interaction, Review, Search, User
-from stream.core.user_rows import Base, Body
+from stream.core.user_rows import Body, Written
 from stream.core.user_state import (
     SOURCES,
     Act,
@@ -99,9 +99,9 @@ def fold(
     events: Sequence[Sourced],
     vectors: Mapping[str, Vector],
     rules: Rules,
-    base: Base | None = None,
+    written: Written | None = None,
 ) -> Folded:
-    """Fold events into a state; ``base`` is what its row begins with.
+    """Fold events into a state; ``written`` is what its row holds of it.
 
     ``vectors`` holds the known items, of the events at least those in ``items_of``; of earlier
     acts it is asked only when they leave the history.
@@ -109,7 +109,7 @@ def fold(
     folding = _Folding(before, vectors, rules)
     outcomes = [folding.fold(event) for event in events]
     state, body, is_trimmed = bounded(
-        folding.freeze(), folding.added, vectors, rules, folding.trigger, base
+        folding.freeze(), folding.added, vectors, rules, folding.trigger, written
     )
     return Folded(
         state,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from stream.core.user_rows import Base, read_row
+from stream.core.user_rows import Written, read_row
 from stream.core.user_state import UserState
 
 #: Some 5 KB each.
@@ -14,11 +14,11 @@ Who = tuple[int, str]  # partition, user
 
 
 class Known(NamedTuple):
-    """A row, the state that it tells and what it begins with."""
+    """A row, the state that it tells and what is written of it."""
 
     row: bytes
     state: UserState
-    base: Base | None
+    written: Written | None
 
 
 #: What is known of a user without a row.

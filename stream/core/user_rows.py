@@ -1,19 +1,21 @@
 """UserState <-> its row: a version byte, a byte of flags, then MessagePack of columns.
 
 Version 3. What is dear to write changes seldom: acts, texts, what the shop states. It is kept apart
-as it was written (``Base``), and the acts since then are told behind it, until they go into a new
-base. Rows of versions 1 and 2 are read too.
+as it was written, and the acts since then are told one by one behind it, until all of them go into
+a new base. What was written of a state is kept beside it (``Written``), so that the next row of the
+user is mostly a copy. Rows of versions 1 and 2 are read too.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple, get_args
 
 import msgspec
 from msgspec import Struct
 
 from stream.core import user_rows_v1, user_rows_v2
+from stream.core.events import InteractionType
 from stream.core.user_columns import (
     BANDS,
     ActColumns,
@@ -38,8 +40,12 @@ from stream.core.user_state import Act, Faded, Stated, TextAct, UserState
 from stream.messages import Trigger
 
 VERSION = 3
-#: So many acts may wait behind a base; telling them again each time is then as dear as a new one.
-MOST_BEHIND = 12
+#: So many acts may wait behind a base: MessagePack's mark of an array of up to 15 is one byte.
+MOST_BEHIND = 15
+_FEW = 0x90
+#: The kinds of acts that can be told behind a base, by number: to be added to at the end alone.
+_KINDS: Final[tuple[str, ...]] = (*get_args(InteractionType), "review")
+_KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _HAS_PENDING = 1
 _DUE, _NOT_DUE = bytes((VERSION, _HAS_PENDING)), bytes((VERSION, 0))
 _BAND_NUMBERS = {band: number for number, band in enumerate(BANDS)}
@@ -84,7 +90,7 @@ class _Body(Struct, frozen=True, array_like=True, gc=False):
     offsets: tuple[int, ...]
     activity: tuple[int | float | bytes, ...]
     event_ids: bytes
-    acts: ActColumns | None  # those that are not in the base
+    behind: msgspec.Raw  # the acts that are not in the base
     long: SumColumns | None
     region: str | None
     region_ago: int
@@ -98,22 +104,31 @@ class _Row(_Body, frozen=True, array_like=True, gc=False):
     band: int
 
 
-class Base(NamedTuple):
-    """What a row begins with, and the parts of the state that it tells."""
+class Written(NamedTuple):
+    """What a row begins with, as it was written, and the parts of the state that it tells."""
 
     acts: tuple[Act, ...]
     others: tuple[tuple[TextAct, ...], tuple[Faded, ...], Stated]
-    columns: bytes
+    base_ms: int
+    base: bytes
+    behind: tuple[bytes, ...]  # an act each
 
-    def begins(self, state: UserState) -> bool:
-        """True when the state is what this tells, and a few acts behind it."""
+    def followed_by(self, state: UserState) -> Written | None:
+        """Return this with the acts since, None where the state is not this and a few acts more."""
         n = len(self.acts)
+        since = state.acts[n:]
         # Mostly the very same objects, which Python sees without looking into them.
-        return (
-            len(state.acts) <= n + MOST_BEHIND
-            and state.acts[:n] == self.acts
-            and _others(state) == self.others
-        )
+        if (
+            len(self.behind) + len(since) > MOST_BEHIND
+            or state.acts[:n] != self.acts
+            or _others(state) != self.others
+            or not all(act.kind in _KIND_NUMBERS for act in since)
+        ):
+            return None
+        if not since:
+            return self
+        told = tuple([_told(act, self.base_ms) for act in since])
+        return Written(state.acts, self.others, self.base_ms, self.base, self.behind + told)
 
 
 class Body(NamedTuple):
@@ -121,12 +136,15 @@ class Body(NamedTuple):
 
     base_ms: int
     columns: bytes
-    base: Base
+    written: Written
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(_Row)
 _base_decoder = msgspec.msgpack.Decoder(_Base)
+_behind_decoder = msgspec.msgpack.Decoder(list[tuple[int, str, int, int]])
+#: A weight, float32, is told by its bits: MessagePack would take nine bytes.
+_FLOAT, _BITS = struct.Struct("<f"), struct.Struct("<I")
 #: MessagePack's mark of an array of so many elements: one byte, for up to 15 of them.
 _COLUMNS = bytes((0x90 | len(_Row.__struct_fields__),))
 #: The most that MessagePack takes for a number.
@@ -161,10 +179,9 @@ def longest(body: Body, state: UserState, pending: Trigger | None) -> int:
     return len(_DUE) + len(_COLUMNS) + len(body.columns) + max(due, done) + 1
 
 
-def to_body(state: UserState, base: Base | None = None) -> Body:
-    """Return the body of a state's row; ``base`` is one that may still begin it."""
-    if base is None or not base.begins(state):
-        base = _base_of(state)
+def to_body(state: UserState, before: Written | None = None) -> Body:
+    """Return the body of a state's row; ``before`` is what was written of the state before."""
+    written = (before and before.followed_by(state)) or _anew(state)
     acts, long, activity = state.acts, state.long, state.activity
     base_ms = max(
         acts[-1].event_time_ms if acts else 0,
@@ -172,19 +189,19 @@ def to_body(state: UserState, base: Base | None = None) -> Body:
         long.as_of_ms if long else 0,
         state.seen_region_ms,
     )
-    behind = acts[len(base.acts) :]
+    behind = written.behind
     columns = _Body(
         base_ms,
-        base.columns,
+        written.base,
         state.offsets,
         activity_columns(activity, base_ms) if activity else (),
         state.event_ids,
-        act_columns(behind, base_ms) if behind else None,
+        msgspec.Raw(b"".join((bytes((_FEW | len(behind),)), *behind))),
         sum_columns(long, base_ms) if long else None,
         state.seen_region,
         ago_of(state.seen_region_ms, base_ms),
     )
-    return Body(base_ms, _encode(columns)[1:], base)
+    return Body(base_ms, _encode(columns)[1:], written)
 
 
 def from_row(row: bytes) -> UserState:
@@ -192,8 +209,8 @@ def from_row(row: bytes) -> UserState:
     return read_row(row)[0]
 
 
-def read_row(row: bytes) -> tuple[UserState, Base | None]:
-    """Return the state of a row, and the base that it begins with; raises as ``from_row`` does."""
+def read_row(row: bytes) -> tuple[UserState, Written | None]:
+    """Return the state of a row, and what is written of it; raises as ``from_row`` does."""
     version = _version(row)
     try:
         if version == 1:
@@ -223,14 +240,18 @@ def _version(row: bytes) -> int:
     return row[0]
 
 
-def _read(row: bytes) -> tuple[UserState, Base]:
+def _read(row: bytes) -> tuple[UserState, Written]:
     columns = _decoder.decode(memoryview(row)[2:])
     base_ms, base = columns.base_ms, _base_decoder.decode(columns.base)
     first = acts_of(base.acts, base.base_ms) if base.acts else ()
+    behind = _behind_decoder.decode(columns.behind)
+    if len(behind) > MOST_BEHIND:
+        raise ValueError(f"{len(behind)} acts behind the base")
+    since = [_act(act, base.base_ms) for act in behind]
     state = UserState(
         offsets=columns.offsets,
         long=interest_of(columns.long, base_ms) if columns.long else None,
-        acts=(*first, *acts_of(columns.acts, base_ms)) if columns.acts else first,
+        acts=(*first, *since),
         texts=texts_of(base.texts, base.base_ms),
         faded=base.faded,
         activity=activity_of(columns.activity, base_ms) if columns.activity else None,
@@ -242,10 +263,12 @@ def _read(row: bytes) -> tuple[UserState, Base]:
         recommended_ms=time_of(columns.recommended_ago, base_ms),
         band=BANDS[columns.band],
     )
-    return checked(state), Base(first, _others(state), columns.base)
+    told = tuple([_told(act, base.base_ms) for act in since])
+    return checked(state), Written(state.acts, _others(state), base.base_ms, columns.base, told)
 
 
-def _base_of(state: UserState) -> Base:
+def _anew(state: UserState) -> Written:
+    """Write all of a state's acts, texts and statements into a base."""
     acts, stated = state.acts, state.stated
     base_ms = acts[-1].event_time_ms if acts else 0
     columns = _Base(
@@ -255,8 +278,20 @@ def _base_of(state: UserState) -> Base:
         state.faded,
         None if stated is _NO_STATED or stated == _NO_STATED else stated,
     )
-    return Base(acts, _others(state), _encode(columns))
+    return Written(acts, _others(state), base_ms, _encode(columns), ())
 
 
 def _others(state: UserState) -> tuple[tuple[TextAct, ...], tuple[Faded, ...], Stated]:
     return state.texts, state.faded, state.stated
+
+
+def _told(act: Act, base_ms: int) -> bytes:
+    [bits] = _BITS.unpack(_FLOAT.pack(act.weight))
+    number = _KIND_NUMBERS[act.kind] << 1 | act.folded
+    return _encode((act.event_time_ms - base_ms, act.item_id, number, bits))
+
+
+def _act(told: tuple[int, str, int, int], base_ms: int) -> Act:
+    since_ms, item_id, number, bits = told
+    [weight] = _FLOAT.unpack(_BITS.pack(bits))
+    return Act(base_ms + since_ms, item_id, _KINDS[number >> 1], weight, number & 1 == 1)

@@ -79,10 +79,10 @@ def test_a_row_gives_back_the_state_whatever_it_is(state):
 @given(states, states)
 def test_a_row_gives_back_the_state_whatever_it_began_with(before, state):
     longer = msgspec.structs.replace(
-        state, acts=(*before.acts, *state.acts), texts=before.texts, stated=before.stated
+        before, acts=(*before.acts, *state.acts), offsets=state.offsets, long=state.long
     )
-    for after in (state, longer, msgspec.structs.replace(longer, faded=before.faded)):
-        body = to_body(after, to_body(before).base)
+    for after in (state, longer, msgspec.structs.replace(longer, faded=state.faded)):
+        body = to_body(after, to_body(before).written)
         assert from_row(row_of(body, after)) == after
 
 

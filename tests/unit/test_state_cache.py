@@ -12,7 +12,7 @@ ANNA, BEN = (0, "anna"), (0, "ben")
 def known(item_id: str) -> Known:
     state = UserState(acts=(Act(NOW_MS, item_id, "view", 0.5),))
     body = to_body(state)
-    return Known(row_of(body, state), state, body.base)
+    return Known(row_of(body, state), state, body.written)
 
 
 BOOTS, TEA = known("boots"), known("tea")

@@ -135,24 +135,37 @@ def test_a_row_of_an_older_version_is_written_as_one_of_version_3(old):
     assert from_row(row) == state
 
 
+def acts(n: int) -> tuple[Act, ...]:
+    return tuple(Act(NOW_MS + k, f"i{k}", "view", 0.5) for k in range(n))
+
+
 def test_what_changes_seldom_is_not_written_anew():
-    acts = tuple(Act(NOW_MS + n, f"i{n}", "view", 0.5) for n in range(20 + MOST_BEHIND + 1))
-    first = to_body(UserState(acts=acts[:20]))
-    later = to_body(UserState(acts=acts[:-1], offsets=(9,) * 5, event_ids=b"123456"), first.base)
-    assert later.base is first.base
-    assert to_body(UserState(acts=acts), first.base).base.acts == acts
-    assert to_body(UserState(acts=acts[1:]), first.base).base.acts == acts[1:]
+    first = to_body(UserState(acts=acts(20))).written
+    later = UserState(acts=acts(20 + MOST_BEHIND), offsets=(9,) * 5, event_ids=b"123456")
+    written = to_body(later, first).written
+    assert written.base is first.base
+    assert len(written.behind) == MOST_BEHIND
+    for changed in (
+        UserState(acts=acts(21 + MOST_BEHIND)),
+        UserState(acts=acts(21)[1:]),
+        UserState(acts=acts(20), seen_region="north", stated=Stated(locale="en")),
+        UserState(acts=(*acts(20), Act(NOW_MS + 99, "i", "a kind of tomorrow", 0.5))),
+    ):
+        body = to_body(changed, first)
+        assert body.written.base != first.base
+        assert body.written.behind == ()
+        assert from_row(row_of(body, changed)) == changed
 
 
-def test_the_base_of_a_row_read_goes_on():
-    acts = tuple(Act(NOW_MS + n, f"i{n}", "view", 0.5) for n in range(4))
-    row = to_row(UserState(acts=acts[:3]))
-    state, base = read_row(row)
-    assert base is not None
-    assert base.begins(state)
-    body = to_body(UserState(acts=acts), base)
-    assert body.base is base
-    assert from_row(row_of(body, UserState(acts=acts))) == UserState(acts=acts)
+def test_what_is_written_of_a_row_read_goes_on():
+    first = UserState(acts=acts(4))
+    row = row_of(to_body(first, to_body(UserState(acts=acts(3))).written), first)
+    state, written = read_row(row)
+    assert written is not None
+    assert (state, len(written.behind)) == (first, 1)
+    body = to_body(UserState(acts=acts(5)), written)
+    assert body.written.base == written.base
+    assert from_row(row_of(body, UserState(acts=acts(5)))) == UserState(acts=acts(5))
 
 
 @pytest.mark.parametrize("version", [0, 4, 9, 255])
