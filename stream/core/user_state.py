@@ -209,34 +209,44 @@ def short_interest(
 
 
 class _Told(Struct, frozen=True):
-    """The acts and searches that say something, searches last, in columns."""
+    """The acts and searches that say something, searches last, with their vectors, (n, dim)."""
 
     events: Sequence[Act | TextAct]
-    vectors: Sequence[Vector]
+    vectors: NDArray[np.float32]
     n_texts: int
 
     def texts(self) -> Sequence[Vector]:
-        return self.vectors[len(self.vectors) - self.n_texts :]
+        return list(self.vectors[len(self.events) - self.n_texts :])
+
+    def decayed(
+        self, as_of_ms: int, half_life_ms: float, folded: bool
+    ) -> tuple[Vector | None, float]:
+        """Return the sum of the vectors, and of their weights; of those ``folded`` only if so."""
+        weights = [
+            0.0
+            if event.folded and not folded
+            else event.weight * 0.5 ** ((as_of_ms - event.event_time_ms) / half_life_ms)
+            for event in self.events
+        ]
+        if not any(weights):
+            return None, 0.0
+        return np.asarray(np.asarray(weights, np.float32) @ self.vectors, np.float32), sum(weights)
 
 
 def _told(state: UserState, vectors: Mapping[str, Vector]) -> _Told:
     acts = [act for act in state.acts if act.item_id in vectors]
     of_texts = [text.array() for text in state.texts]
-    return _Told(
-        [*acts, *state.texts], [*[vectors[act.item_id] for act in acts], *of_texts], len(of_texts)
-    )
+    told = [*[vectors[act.item_id] for act in acts], *of_texts]
+    return _Told([*acts, *state.texts], np.array(told, np.float32), len(of_texts))
 
 
 def _long_interest(state: UserState, told: _Told, rules: Rules) -> tuple[Vector | None, float]:
-    waiting = [place for place, event in enumerate(told.events) if not event.folded]
-    events = [told.events[place] for place in waiting]
-    as_of_ms = max((event.event_time_ms for event in events), default=0)
+    waiting = [event.event_time_ms for event in told.events if not event.folded]
+    as_of_ms = max(waiting, default=0)
     if state.long is not None:
         as_of_ms = max(as_of_ms, state.long.as_of_ms)
     half_life_ms = rules.long_half_life_ms
-    new, new_weight = _decayed_sum(
-        events, [told.vectors[place] for place in waiting], as_of_ms, half_life_ms
-    )
+    new, new_weight = told.decayed(as_of_ms, half_life_ms, folded=False)
     if state.long is None:
         return new, new_weight
     old = 0.5 ** ((as_of_ms - state.long.as_of_ms) / half_life_ms)
@@ -246,20 +256,7 @@ def _long_interest(state: UserState, told: _Told, rules: Rules) -> tuple[Vector 
 
 def _short_interest(told: _Told, rules: Rules) -> tuple[Vector | None, float]:
     as_of_ms = max((event.event_time_ms for event in told.events), default=0)
-    return _decayed_sum(told.events, told.vectors, as_of_ms, rules.short_half_life_ms)
-
-
-def _decayed_sum(
-    events: Sequence[Act | TextAct],
-    vectors: Sequence[Vector],
-    as_of_ms: int,
-    half_life_ms: float,
-) -> tuple[Vector | None, float]:
-    if not events:
-        return None, 0.0
-    weights = [e.weight * 0.5 ** ((as_of_ms - e.event_time_ms) / half_life_ms) for e in events]
-    matrix = np.array(vectors, np.float32)
-    return np.asarray(np.asarray(weights, np.float32) @ matrix, np.float32), sum(weights)
+    return told.decayed(as_of_ms, rules.short_half_life_ms, folded=True)
 
 
 def _history(state: UserState) -> tuple[HistoryItem, ...]:
