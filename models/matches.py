@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 FoundBy = Literal["words", "meaning", "both"]
 
 
-class Query(Struct, frozen=True):
+class Query(Struct, frozen=True, gc=False):
     """A text, its unit vector by the encoder, (dim,); the shopper's centred interest, (dim,)."""
 
     text: str
@@ -19,7 +19,7 @@ class Query(Struct, frozen=True):
     interest: NDArray[np.float32] | None = None
 
 
-class Match(Struct, frozen=True):
+class Match(Struct, frozen=True, gc=False):
     """An item, how well it fits, and what it was found by."""
 
     item_id: str

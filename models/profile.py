@@ -23,7 +23,7 @@ class Excluding(Protocol):
         ...
 
 
-class HistoryItem(Struct, frozen=True):
+class HistoryItem(Struct, frozen=True, gc=False):
     """One act on an item; ``weight`` > 0 speaks for it, < 0 against."""
 
     item_id: str
@@ -31,7 +31,7 @@ class HistoryItem(Struct, frozen=True):
     event_time_ms: int
 
 
-class HistoryText(Struct, frozen=True):
+class HistoryText(Struct, frozen=True, gc=False):
     """One text of the shopper, with its unit vector, shape (dim,)."""
 
     kind: Literal["search", "interest"]
@@ -67,7 +67,7 @@ class Profile:
         return not self.items and not any(text.kind == "search" for text in self.texts)
 
 
-class Reason(Struct, frozen=True):
+class Reason(Struct, frozen=True, gc=False):
     """Why an item was picked; ``weight`` is the share of the score it explains, 0..1."""
 
     kind: str
@@ -76,7 +76,7 @@ class Reason(Struct, frozen=True):
     text: str | None = None
 
 
-class Ranked(Struct, frozen=True):
+class Ranked(Struct, frozen=True, gc=False):
     item_id: str
     score: float
     source: str

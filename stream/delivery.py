@@ -10,7 +10,7 @@ from msgspec import Struct
 Headers = tuple[tuple[str, bytes], ...]
 
 
-class SourceMessage(Struct, frozen=True):
+class SourceMessage(Struct, frozen=True, gc=False):
     """One message as the broker gave it; ``topic`` is without the settings' prefix."""
 
     topic: str
@@ -22,7 +22,7 @@ class SourceMessage(Struct, frozen=True):
     headers: Headers = ()
 
 
-class Output(Struct, frozen=True):
+class Output(Struct, frozen=True, gc=False):
     """One message to send; without ``partition`` the key's murmur2 hash decides."""
 
     topic: str

@@ -36,7 +36,7 @@ Band = Literal["low", "medium", "high"]
 # --- recommendations -----------------------------------------------------------------------------
 
 
-class Trigger(Struct, frozen=True, kw_only=True):
+class Trigger(Struct, frozen=True, kw_only=True, gc=False):
     """The event that caused an output: its place in the source topic."""
 
     topic: str
@@ -46,7 +46,7 @@ class Trigger(Struct, frozen=True, kw_only=True):
     event_time_ms: int
 
 
-class Reason(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Reason(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     kind: ReasonKind
     weight: float
     item_id: str | None = None
@@ -54,7 +54,7 @@ class Reason(Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str | None = None
 
 
-class RecommendedItem(Struct, frozen=True, kw_only=True):
+class RecommendedItem(Struct, frozen=True, kw_only=True, gc=False):
     item_id: str
     rank: int
     score: float
@@ -62,13 +62,13 @@ class RecommendedItem(Struct, frozen=True, kw_only=True):
     reasons: list[Reason]
 
 
-class ModelInfo(Struct, frozen=True, kw_only=True):
+class ModelInfo(Struct, frozen=True, kw_only=True, gc=False):
     encoder: str
     index_version: str
     ranker: str
 
 
-class Recommendation(Struct, frozen=True, kw_only=True):
+class Recommendation(Struct, frozen=True, kw_only=True, gc=False):
     """Topic ``recommendations``."""
 
     recommendation_id: str
@@ -86,13 +86,13 @@ class Recommendation(Struct, frozen=True, kw_only=True):
 # --- churn-risk ----------------------------------------------------------------------------------
 
 
-class Driver(Struct, frozen=True, kw_only=True):
+class Driver(Struct, frozen=True, kw_only=True, gc=False):
     feature: str
     value: float
     contribution: float
 
 
-class ChurnRisk(Struct, frozen=True, kw_only=True):
+class ChurnRisk(Struct, frozen=True, kw_only=True, gc=False):
     """Topic ``churn-risk``; ``trigger`` is absent when silence alone caused it."""
 
     assessment_id: str
@@ -111,7 +111,7 @@ class ChurnRisk(Struct, frozen=True, kw_only=True):
 # --- search-results ------------------------------------------------------------------------------
 
 
-class FoundItem(Struct, frozen=True, kw_only=True):
+class FoundItem(Struct, frozen=True, kw_only=True, gc=False):
     """``source`` says what the item was found by."""
 
     item_id: str
@@ -120,7 +120,7 @@ class FoundItem(Struct, frozen=True, kw_only=True):
     source: FoundBy
 
 
-class SearchResults(Struct, frozen=True, kw_only=True):
+class SearchResults(Struct, frozen=True, kw_only=True, gc=False):
     """Topic ``search-results``: the answer to one search; no items when nothing is for sale."""
 
     search_event_id: str
@@ -134,7 +134,7 @@ class SearchResults(Struct, frozen=True, kw_only=True):
 # --- between the tiers ---------------------------------------------------------------------------
 
 
-class SourcePlace(Struct, frozen=True, array_like=True):
+class SourcePlace(Struct, frozen=True, array_like=True, gc=False):
     """Where an event lay in its source topic; exact, since every topic has the same partitions."""
 
     topic: str
@@ -143,7 +143,7 @@ class SourcePlace(Struct, frozen=True, array_like=True):
     timestamp_ms: int
 
 
-class ItemEmbedding(Struct, frozen=True, kw_only=True):
+class ItemEmbedding(Struct, frozen=True, kw_only=True, gc=False):
     """Topic ``item-embeddings``: ``vector`` is ``dim`` little-endian fp16 numbers, unit length."""
 
     item_id: str
@@ -153,7 +153,7 @@ class ItemEmbedding(Struct, frozen=True, kw_only=True):
     vector: bytes
 
 
-class EmbeddedText(Struct, frozen=True, kw_only=True):
+class EmbeddedText(Struct, frozen=True, kw_only=True, gc=False):
     """Topic ``embedded-texts``: the source event as it came, and the vector of its text."""
 
     kind: Literal["search", "review", "user"]
@@ -164,7 +164,7 @@ class EmbeddedText(Struct, frozen=True, kw_only=True):
     vector: bytes
 
 
-class ItemTouch(Struct, frozen=True, array_like=True):
+class ItemTouch(Struct, frozen=True, array_like=True, gc=False):
     """One user's first act on an item, beside the items of the user's recent acts.
 
     The item stage counts the pairs (item_id, other); ``weight`` feeds popularity, and
@@ -179,7 +179,7 @@ class ItemTouch(Struct, frozen=True, array_like=True):
     region: str | None
 
 
-class Beside(Struct, frozen=True, array_like=True):
+class Beside(Struct, frozen=True, array_like=True, gc=False):
     """The other side of a touch: ``item_id`` was taken beside each of ``others``."""
 
     item_id: str
@@ -187,7 +187,7 @@ class Beside(Struct, frozen=True, array_like=True):
     event_time_ms: int
 
 
-class ItemPairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ItemPairs(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What one micro-batch of one user partition means to the items of one item partition: those
     of ``touches``, and the ``others`` of ``beside``. ``sequence`` grows by batch, so a repeat after
     a crash is recognised. Topic ``item-pairs`` held this as it is before it held PackedPairs."""
@@ -198,7 +198,7 @@ class ItemPairs(Struct, frozen=True, kw_only=True, omit_defaults=True):
     beside: list[Beside] = []
 
 
-class PackedPairs(Struct, frozen=True, kw_only=True, array_like=True):
+class PackedPairs(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Topic ``item-pairs``: ItemPairs by columns, little-endian.
 
     ``items`` and ``others`` are places in ``item_ids``, of two bytes while it is short enough, else
@@ -260,7 +260,7 @@ class PackedPairs(Struct, frozen=True, kw_only=True, array_like=True):
         return [self.item_ids[place] for place in np.frombuffer(places, kind).tolist()]
 
 
-class ItemNeighbours(Struct, frozen=True, kw_only=True):
+class ItemNeighbours(Struct, frozen=True, kw_only=True, gc=False):
     """Topic ``item-neighbours``: decayed counts of an item as of ``as_of_ms``.
 
     ``n_users`` is the decayed count of users who took the item; ``neighbours`` holds

@@ -34,7 +34,7 @@ class BadEvent(ValueError):
     """A message that can never be processed; the text names the field, never its value."""
 
 
-class Context(Struct, frozen=True, omit_defaults=True):
+class Context(Struct, frozen=True, omit_defaults=True, gc=False):
     """Where the shopper acted."""
 
     channel: str | None = None
@@ -42,7 +42,7 @@ class Context(Struct, frozen=True, omit_defaults=True):
     region: str | None = None
 
 
-class Interaction(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Interaction(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One act on an item (topic ``clickstream``)."""
 
     event_id: Id
@@ -60,7 +60,7 @@ class Interaction(Struct, frozen=True, kw_only=True, omit_defaults=True):
     context: Context | None = None
 
 
-class Search(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Search(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One query typed by a shopper (topic ``searches``)."""
 
     event_id: Id
@@ -72,7 +72,7 @@ class Search(Struct, frozen=True, kw_only=True, omit_defaults=True):
     clicked_item_ids: list[Id] = []
 
 
-class Review(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Review(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One review of an item (topic ``reviews``)."""
 
     event_id: Id
@@ -85,7 +85,7 @@ class Review(Struct, frozen=True, kw_only=True, omit_defaults=True):
     locale: str | None = None
 
 
-class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Item(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One catalogue entry (topic ``items``, compacted)."""
 
     item_id: Id
@@ -103,7 +103,7 @@ class Item(Struct, frozen=True, kw_only=True, omit_defaults=True):
     locale: str | None = None
 
 
-class User(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class User(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the shop states about a shopper (topic ``users``, compacted)."""
 
     user_id: Id

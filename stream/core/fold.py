@@ -46,7 +46,7 @@ REVIEW_TEXT_SHARE = 0.5
 UNRATED = 0.25
 
 
-class Sourced(Struct, frozen=True):
+class Sourced(Struct, frozen=True, gc=False):
     """An event with its place: the exact source, not the topic it travelled through.
 
     ``vector``, shape (dim,), belongs to the text of a search, a review or a user's interests.
@@ -65,7 +65,7 @@ class Sourced(Struct, frozen=True):
         return min(stated, self.timestamp_ms)
 
 
-class Touch(Struct, frozen=True):
+class Touch(Struct, frozen=True, gc=False):
     """A user took an item: beside which recent ones, and for the first time or again."""
 
     item_id: str
@@ -76,7 +76,7 @@ class Touch(Struct, frozen=True):
     region: str | None
 
 
-class Folded(Struct, frozen=True):
+class Folded(Struct, frozen=True, gc=False):
     """The state after the events, and the body of its row; ``outcomes`` has one entry per event, in
     order."""
 

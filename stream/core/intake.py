@@ -30,13 +30,13 @@ _TEXT_PARSERS: dict[str, Callable[[bytes | None, bytes | None], Search | Review 
 _TEXT_TOPICS = {"search": "searches", "review": "reviews", "user": "users"}
 
 
-class Erasure(Struct, frozen=True):
+class Erasure(Struct, frozen=True, gc=False):
     """A tombstone in ``users``: forget this user."""
 
     offset: int
 
 
-class Taken(Struct, frozen=True):
+class Taken(Struct, frozen=True, gc=False):
     """One message, understood."""
 
     message: SourceMessage

@@ -76,7 +76,7 @@ def rounded(weight: float) -> float:
     return float(np.float32(weight))
 
 
-class Interest(Struct, frozen=True, array_like=True):
+class Interest(Struct, frozen=True, array_like=True, gc=False):
     """A decayed sum of vectors (``values``, ``steps`` and ``unit`` as in PackedSum) and weights."""
 
     values: bytes
@@ -92,7 +92,7 @@ class Interest(Struct, frozen=True, array_like=True):
         return self.packed().array()
 
 
-class Act(Struct, frozen=True, array_like=True, order=True):
+class Act(Struct, frozen=True, array_like=True, order=True, gc=False):
     """One act on an item; ``folded`` once its share of the interests is in the sum."""
 
     event_time_ms: int
@@ -102,7 +102,7 @@ class Act(Struct, frozen=True, array_like=True, order=True):
     folded: bool = False
 
 
-class TextAct(Struct, frozen=True, array_like=True, order=True):
+class TextAct(Struct, frozen=True, array_like=True, order=True, gc=False):
     """One search: its beginning, and its vector in four bits a dimension."""
 
     event_time_ms: int
@@ -115,7 +115,7 @@ class TextAct(Struct, frozen=True, array_like=True, order=True):
         return from_four_bits(self.vector)
 
 
-class Faded(Struct, frozen=True, array_like=True, order=True):
+class Faded(Struct, frozen=True, array_like=True, order=True, gc=False):
     """Items bought in a period, or disliked, whose acts have left the history (see HashedIds)."""
 
     period: int
@@ -126,7 +126,7 @@ class Faded(Struct, frozen=True, array_like=True, order=True):
         return HashedIds(self.bits, self.raw)
 
 
-class Stated(Struct, frozen=True, array_like=True):
+class Stated(Struct, frozen=True, array_like=True, gc=False):
     """What the shop states about the user (topic ``users``); the vector in four bits."""
 
     updated_ms: int = 0
@@ -137,7 +137,7 @@ class Stated(Struct, frozen=True, array_like=True):
     interests_vector: bytes = b""
 
 
-class UserState(Struct, frozen=True):
+class UserState(Struct, frozen=True, gc=False):
     """Everything kept of one user.
 
     ``long`` is the part of the lasting interest that is not in ``acts`` and ``texts`` (those of
@@ -208,7 +208,7 @@ def short_interest(
     return _short_interest(_told(state, vectors), rules)
 
 
-class _Told(Struct, frozen=True):
+class _Told(Struct, frozen=True, gc=False):
     """The acts and searches that say something, searches last, with their vectors, (n, dim)."""
 
     events: Sequence[Act | TextAct]

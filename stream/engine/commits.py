@@ -68,7 +68,7 @@ class _TakenAway(Exception):
     """Partitions that were to be taken over are being taken away again."""
 
 
-class Effect(Struct, frozen=True, array_like=True):
+class Effect(Struct, frozen=True, array_like=True, gc=False):
     """An output and its id; an empty id means that repeats are recognised in another way."""
 
     effect_id: str
