@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from stream.groups import group_of
+from stream.topic_forms import STRIMZI_API, STRIMZI_CLUSTER
 from stream.topics import TOPICS, Party
 
 if TYPE_CHECKING:
@@ -97,8 +98,11 @@ def to_commands(rules: Iterable[Rule], user: str, broker: str) -> list[str]:
     ]
 
 
-def to_strimzi(rules: Iterable[Rule], user: str) -> str:
-    """Return a Strimzi ``KafkaUser`` in JSON, which ``kubectl apply`` takes as it takes YAML."""
+def to_strimzi(rules: Iterable[Rule], user: str, cluster: str) -> str:
+    """Return a Strimzi ``KafkaUser`` in JSON, which ``kubectl apply`` takes as it takes YAML.
+
+    ``cluster`` is the name of the ``Kafka`` resource on whose brokers the user is.
+    """
     acls = [
         {
             "resource": {"type": resource, "name": name, "patternType": "literal"},
@@ -107,9 +111,9 @@ def to_strimzi(rules: Iterable[Rule], user: str) -> str:
         for (resource, name), operations in _by_resource(rules)
     ]
     found: dict[str, Any] = {
-        "apiVersion": "kafka.strimzi.io/v1beta2",
+        "apiVersion": STRIMZI_API,
         "kind": "KafkaUser",
-        "metadata": {"name": user},
+        "metadata": {"name": user, "labels": {STRIMZI_CLUSTER: cluster}},
         "spec": {
             "authentication": {"type": "scram-sha-512"},
             "authorization": {"type": "simple", "acls": acls},

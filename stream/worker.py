@@ -43,6 +43,9 @@ PROCESSES: tuple[ProcessName, ...] = ("encode", "preference", "neighbours")
 TIERS: dict[str, tuple[ProcessName, ...]] = {
     "encode": ("encode",),
     "preference": ("preference", "neighbours"),
+    # Each alone, for a supervisor that gives it memory, probes and replicas of its own.
+    "users": ("preference",),
+    "neighbours": ("neighbours",),
     "all": PROCESSES,
 }
 

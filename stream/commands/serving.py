@@ -15,11 +15,16 @@ from stream.commands.common import one_line, settings_of
 class Tier(Enum):
     ENCODE = "encode"
     PREFERENCE = "preference"
+    USERS = "users"
+    NEIGHBOURS = "neighbours"
     ALL = "all"
 
 
 def worker(
-    tier: Annotated[Tier, typer.Option(help="What to run: one tier, or both.")] = Tier.ALL,
+    tier: Annotated[
+        Tier,
+        typer.Option(help="What to run: both tiers, one, or a process of `preference` alone."),
+    ] = Tier.ALL,
 ) -> None:
     """Run the workers: events in, recommendations out."""
     # What is wrong with the settings is said once, here, and not by each process.

@@ -1,14 +1,16 @@
-"""``prefstream topics create``, ``check`` and ``acls``."""
+"""``prefstream topics create``, ``check``, ``list`` and ``acls``."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from stream.acls import ROLES, Format, Role
 from stream.commands.common import broker_errors, one_line, settings_of
+
+Cluster = Annotated[str, typer.Option(help="Of --format strimzi: the name of the Kafka resource.")]
 
 topics = typer.Typer(
     help="The topics of the program, with their settings.",
@@ -46,6 +48,30 @@ def check() -> None:
     typer.echo("all topics are as they must be")
 
 
+@topics.command("list")
+def list_topics(
+    form: Annotated[
+        Literal["lines", "commands", "strimzi"],
+        typer.Option(
+            "--format", help="To read, as lines for kafka-topics.sh, or as Strimzi's KafkaTopics."
+        ),
+    ] = "lines",
+    cluster: Cluster = "kafka",
+) -> None:
+    """Print every topic as it must be; needs no broker.
+
+    Names, partitions and replicas are those of the settings.
+    """
+    from stream.topic_forms import to_commands, to_lines, to_strimzi
+
+    settings = settings_of()
+    if form == "strimzi":
+        typer.echo(to_strimzi(settings, cluster))
+        return
+    for line in to_commands(settings) if form == "commands" else to_lines(settings):
+        typer.echo(line)
+
+
 @topics.command()
 def acls(
     role: Annotated[Role, typer.Argument(metavar="ROLE", help=f"Of {', '.join(ROLES)}.")],
@@ -57,6 +83,7 @@ def acls(
         Format,
         typer.Option("--format", help="Lines for kafka-acls.sh, or a Strimzi KafkaUser."),
     ] = "commands",
+    cluster: Cluster = "kafka",
 ) -> None:
     """Print the least rights that a role needs.
 
@@ -67,7 +94,7 @@ def acls(
     settings = settings_of()
     rules = rules_of(role, settings, group)
     if form == "strimzi":
-        typer.echo(to_strimzi(rules, user))
+        typer.echo(to_strimzi(rules, user, cluster))
         return
     for line in to_commands(rules, user, settings.broker):
         typer.echo(line)

@@ -79,7 +79,9 @@ def test_commands_name_the_broker_the_user_and_each_resource_once() -> None:
 
 def test_a_kafka_user_of_strimzi_holds_the_same_rights() -> None:
     rules = rules_of("preference", SETTINGS)
-    acls = json.loads(to_strimzi(rules, "u"))["spec"]["authorization"]["acls"]
+    user = json.loads(to_strimzi(rules, "u", "shop"))
+    assert user["metadata"]["labels"] == {"strimzi.io/cluster": "shop"}
+    acls = user["spec"]["authorization"]["acls"]
     found = [
         Rule(acl["resource"]["type"], acl["resource"]["name"], operation)
         for acl in acls
