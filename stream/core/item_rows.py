@@ -9,14 +9,11 @@ import numpy as np
 from msgspec import Struct
 
 from stream.core.item_state import ItemState, PairsLedger
+from stream.core.user_rows import BadRow, NewerRow
 
-_VERSION = 1
+VERSION = 1
 
 Value = TypeVar("Value")
-
-
-class BadRow(ValueError):
-    """A row of a version this program does not know, or damaged."""
 
 
 class _StateRow(Struct, frozen=True, array_like=True):
@@ -47,11 +44,11 @@ def to_row(state: ItemState) -> bytes:
         regions=dict(state.regions),
         offset=state.offset,
     )
-    return bytes((_VERSION,)) + msgspec.msgpack.encode(row)
+    return bytes((VERSION,)) + msgspec.msgpack.encode(row)
 
 
 def from_row(raw: bytes) -> ItemState:
-    """Return the state of a row; raise BadRow for another version or damaged bytes."""
+    """Return the state of a row; raise NewerRow for a version not known here, or BadRow."""
     row = _decoded(_states, raw)
     if len(row.counts) != 4 * len(row.others):
         raise BadRow(f"expected {len(row.others)} counts, got {len(row.counts) // 4}")
@@ -69,18 +66,23 @@ def from_row(raw: bytes) -> ItemState:
 
 def ledger_to_row(ledger: PairsLedger) -> bytes:
     """Return the row of a ledger."""
-    return bytes((_VERSION,)) + msgspec.msgpack.encode(dict(ledger.sequences))
+    return bytes((VERSION,)) + msgspec.msgpack.encode(dict(ledger.sequences))
 
 
 def ledger_from_row(raw: bytes) -> PairsLedger:
-    """Return the ledger of a row; raise BadRow for another version or damaged bytes."""
+    """Return the ledger of a row; raise NewerRow for a version not known here, or BadRow."""
     sequences = _decoded(_ledgers, raw)
     return PairsLedger(sequences)
 
 
 def _decoded(decoder: msgspec.msgpack.Decoder[Value], raw: bytes) -> Value:
-    if not raw or raw[0] != _VERSION:
-        raise BadRow(f"expected an item row of version {_VERSION}, got {raw[:1]!r}")
+    if not raw or not raw[0]:
+        raise BadRow(f"expected an item row, got {len(raw)} bytes")
+    if raw[0] > VERSION:
+        raise NewerRow(
+            f"expected an item row of version {VERSION}, got version {raw[0]}: "
+            "was it written by a newer prefstream?"
+        )
     try:
         return decoder.decode(raw[1:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -10,13 +10,14 @@ from preference_stage import dead, new_table
 
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
-from stream.agents.neighbours import Neighbours
+from stream.agents.neighbours import PAIRS_LEDGER_KEY, Neighbours
 from stream.agents.reports import BatchReport
-from stream.core.item_rows import from_row
-from stream.core.item_state import CountingRules, ItemState
+from stream.core.item_rows import from_row, ledger_to_row, to_row
+from stream.core.item_state import CountingRules, ItemState, PairsLedger
+from stream.core.user_rows import NewerRow
 from stream.dead_letters import DeadLetters, StormGauge
 from stream.delivery import Output, SourceMessage
-from stream.engine.commits import Committer
+from stream.engine.commits import Committer, PartitionCommit
 from stream.messages import (
     ItemNeighbours,
     ItemPairs,
@@ -156,7 +157,7 @@ async def test_poison_costs_one_dead_letter(stage: NeighboursStage, raw: bytes |
 async def test_a_row_that_cannot_be_read_costs_the_messages_of_that_item_alone(
     stage: NeighboursStage,
 ) -> None:
-    stage.table.write(0, {b"boots": b"\x00" * 8 + b"\x63 of another version"})
+    stage.table.write(0, {b"boots": b"\x00" * 8 + b"\x01 damaged"})
     sent = await stage(pairs(0, 1, touch("tea")), pairs(1, 2, touch("boots")), pairs(2, 3))
     assert len(dead(sent)) == 1
     assert counts(stage, "tea")[0] == 1.0
@@ -186,3 +187,20 @@ async def test_counts_are_exact_wherever_the_process_ends(tmp_path: Path, cut: i
         o.key: read_item_neighbours(o.value or b"") for o in stage.outbox.of("item-neighbours")
     }
     assert dict(latest[b"boots"].neighbours) == {"hat": 1.0, "tea": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "row"),
+    [(b"boots", to_row(ItemState("boots"))), (PAIRS_LEDGER_KEY, ledger_to_row(PairsLedger({})))],
+    ids=["item", "ledger"],
+)
+async def test_a_row_of_a_newer_version_stops_the_worker_and_stays(
+    stage: NeighboursStage, key: bytes, row: bytes
+) -> None:
+    newer = b"\x07" + row[1:]
+    await stage.committer.commit([PartitionCommit(0, {key: newer})])
+    n_sent = len(stage.outbox.sent)
+    with pytest.raises(NewerRow, match="version 7"):
+        await stage(pairs(0, 1, touch("boots", "hat")))
+    assert stage.table.rows(0, [key]) == [newer]
+    assert len(stage.outbox.sent) == n_sent
