@@ -73,8 +73,7 @@ def test_prometheus_scrapes_the_port_of_each_tier():
         "preference": [f"preference:{first + 1}"],
         "neighbours": [f"preference:{first + 2}"],
     }
-    for tier, port in (("encode", first), ("preference", first + 1)):
-        assert f"http://127.0.0.1:{port}/ready" in SERVICES[tier]["healthcheck"]["test"][-1]
+    for tier in ("encode", "preference"):
         assert SERVICES[tier]["command"] == ["worker", "--tier", tier]
 
 
