@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from models.catalogue import Catalogue
 from models.snapshot import load_latest, save_snapshot
+from models.weights import ModelError
 from stream.catalog_writer import CatalogWriter, Record
 from stream.connection import client_options
 from stream.engine.resting import resting
@@ -64,6 +65,10 @@ class Consumer(Protocol):
 
 
 Answer = TypeVar("Answer")
+
+
+class OtherEncoder(ModelError):
+    """Every item vector is another encoder's; the text names ours."""
 
 
 class _StartOver(Exception):
@@ -154,6 +159,19 @@ class CatalogFollower:
             waiting.cancel()
             await self._following
             raise RuntimeError("the catalogue follower was stopped before it had caught up")
+
+    def require_own_vectors(self) -> None:
+        """Raise OtherEncoder when there are vectors of items, and none of our encoder.
+
+        The users' rows are then of the other encoder as well, and do not say so: what is folded
+        into them now would be a sum of vectors of two spaces.
+        """
+        if self.refused_vectors and not self._catalogue.n_vectors:
+            raise OtherEncoder(
+                f"all of {self.refused_vectors} item vectors are another encoder's, expected those "
+                f"of {self._encoder_id}: users' rows are not mixed with it (setting encoder; "
+                "deploy/OPERATIONS.md says how it is changed)"
+            )
 
     async def watch(self) -> None:
         """Wait until it is stopped; raise what ended the following before that."""

@@ -125,10 +125,14 @@ class PreferenceTier:
         )
 
     async def start(self) -> None:
-        """Catch up with the catalogue, so that no user is answered from half of it."""
+        """Catch up with the catalogue, so that no user is answered from half of it.
+
+        Raises OtherEncoder before any user's row is touched.
+        """
         self._parts.readiness.set("model", True, self._encoder_id)
         await self._follower.start()
         await self._follower.caught_up()
+        self._follower.require_own_vectors()
         if self._texts is not None:
             await asyncio.to_thread(self._texts.refresh)
             self._background.start(self._tick(self._find_by_words, WORDS_TICK_S))

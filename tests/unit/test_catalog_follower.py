@@ -14,7 +14,7 @@ from aiokafka import TopicPartition
 from catalog_broker import DIM, ENCODER, N_PARTITIONS, PREFIX, FakeBroker, FakeConsumer
 
 from models.catalogue import Catalogue
-from stream.catalog import FOLLOWED, CatalogFollower
+from stream.catalog import FOLLOWED, CatalogFollower, OtherEncoder
 from stream.settings import Settings
 
 
@@ -154,6 +154,26 @@ async def test_another_encoder_starts_from_the_beginning(
     assert worker.items() == {"a"}
     assert worker.follower.refused_vectors == 1
     await worker.follower.stop()
+
+
+async def test_a_worker_with_an_encoder_of_which_no_vector_is_goes_no_further(
+    broker: FakeBroker, tmp_path: Path
+) -> None:
+    for item_id in ("a", "b"):
+        broker.put_item(item_id)
+        broker.put_vector(item_id)
+    worker = await Worker(broker, tmp_path, encoder_id="new").up()
+    with pytest.raises(OtherEncoder, match=r"all of 2 item vectors .* expected those of new"):
+        worker.follower.require_own_vectors()
+    broker.put_vector("b", encoder="new")
+    await until(lambda: worker.catalogue.n_vectors)
+    worker.follower.require_own_vectors()
+    await worker.follower.stop()
+
+
+async def test_a_shop_without_items_waits_for_no_vector(worker: Worker) -> None:
+    await worker.up()
+    worker.follower.require_own_vectors()
 
 
 async def test_a_recreated_topic_is_read_from_its_beginning_into_an_empty_catalogue(
