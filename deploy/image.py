@@ -127,7 +127,7 @@ class Maker:
         """Run the target's steps; return its root and what they have set."""
         root = self._out / target
         subprocess.run(["cp", "-a", "--reflink=auto", str(self._base), str(root)], check=True)
-        state = State({"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/root"})
+        state = State({"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"})
         for stage in chain(self._stages, target):
             for step in stage.steps:
                 if step.name not in TOLD:

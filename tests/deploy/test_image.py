@@ -51,7 +51,7 @@ def test_a_target_is_the_runtime_and_what_was_built_for_it(target):
     built = image.chain(STAGES, f"build-{target}")
     assert [stage.name for stage in built] == ["build", f"build-{target}"]
     installed = [step.text for step in built[-1].steps if step.name == "RUN"]
-    assert f'pip install ".[{target}]"' in installed[0]
+    assert f'pip install --only-binary :all: --no-binary jieba ".[{target}]"' in installed[0]
 
 
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
@@ -63,11 +63,9 @@ def test_the_final_stage_installs_nothing_and_ends_as_a_user(target):
     assert [step.text for step in steps if step.name == "USER"] == ["10001"]
 
 
-def test_nothing_is_compiled_and_versions_are_those_that_were_tested():
+def test_versions_are_those_that_were_tested():
     (env,) = [s for s in image.chain(STAGES, "build")[0].steps if "PIP_CONSTRAINT" in s.text]
-    told = dict(pair.split("=", 1) for pair in env.text.split())
-    assert told["PIP_CONSTRAINT"] == "/src/constraints.txt"
-    assert told["PIP_ONLY_BINARY"] == ":all:"
+    assert env.text == "PIP_CONSTRAINT=/src/constraints.txt"
 
 
 def test_a_step_that_nobody_knows_is_told():
