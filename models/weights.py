@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
@@ -29,6 +29,33 @@ HUB_NAMES = {
     "multilingual-e5-small": "intfloat/multilingual-e5-small",
 }
 _SHORT_NAMES = {hub: short for short, hub in HUB_NAMES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What a model of a known name must be: its revision on the hub, and its files' sha256."""
+
+    revision: str
+    files: Mapping[str, str]
+
+
+#: The packaged model is held against its pin as well as one from the hub.
+PINS: dict[str, Pin] = {
+    "all-MiniLM-L6-v2": Pin(
+        "1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
+        {
+            "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+            "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+        },
+    ),
+    "multilingual-e5-small": Pin(
+        "fd1525a9fd15316a2d503bf26ab031a61d056e98",
+        {
+            "model.safetensors": "1a55775f53449dac10a2bcbc312469fac40b96d53198c407081a831f81c98477",
+            "tokenizer.json": "0b44a9d7b51c3c62626640cda0e2c2f70fdacdc25bbbd68038369d14ebdf4c39",
+        },
+    ),
+}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 # The e5 family was trained with these and keeps them in no file of its own; its instruct
@@ -52,12 +79,17 @@ class UnsupportedModel(ModelError):
     """A model that is there, but whose vectors are made in a way this program does not know."""
 
 
+class UnexpectedFiles(ModelError):
+    """A model that is not the one it was said to be: damaged, or another's."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """Where a model lies, and how a text becomes a vector with it.
 
     ``dim`` is the length of a vector; ``max_tokens`` the longest text the model takes, None
-    when its files do not say. Prefixes go before every text of their side.
+    when its files do not say. Prefixes go before every text of their side. ``pinned`` is what
+    files must be, by name; ``sha256`` what all that decides a vector must be, where it is known.
     """
 
     name: str
@@ -68,23 +100,43 @@ class ModelFiles:
     query_prefix: str = ""
     passage_prefix: str = ""
     max_tokens: int | None = None
+    pinned: Mapping[str, str] = field(default_factory=dict, hash=False)
+    sha256: str = ""
 
     def prefix(self, side: Side) -> str:
         return self.query_prefix if side == "query" else self.passage_prefix
 
 
-def resolve(name: str, download: Download | None = None) -> ModelFiles:
+def is_pinned(name: str) -> bool:
+    """True for a name whose files are known here, so that no others can take their place."""
+    pin, revision = PINS.get(_short_name(name)), name.partition("@")[2]
+    is_folder = os.path.isdir(os.path.expanduser(name))
+    return pin is not None and not is_folder and revision in ("", pin.revision)
+
+
+def resolve(name: str, download: Download | None = None, *, sha256: str = "") -> ModelFiles:
     """Find a model by folder, packaged name or hub name (``owner/name``, ``owner/name@revision``).
 
     Raises ModelNotFound or UnsupportedModel. ``download`` fetches from the hub; the default is
-    huggingface_hub's, safetensors only.
+    huggingface_hub's, safetensors only. What the files must be (``sha256``, and what is known of
+    the name) is noted, and checked by ``encoder_id``.
     """
+    pinned = PINS[_short_name(name)].files if is_pinned(name) else {}
+    return replace(_find(name, download), pinned=pinned, sha256=sha256)
+
+
+def _short_name(name: str) -> str:
+    hub_name = name.partition("@")[0]
+    return _SHORT_NAMES.get(hub_name, hub_name)
+
+
+def _find(name: str, download: Download | None) -> ModelFiles:
     if os.path.isdir(os.path.expanduser(name)):
         folder = Path(name).expanduser().resolve()
         return read_folder(folder, folder.name)
     tried = [f"a folder {os.path.abspath(os.path.expanduser(name))}"]
     hub_name, _, revision = name.partition("@")
-    short = _SHORT_NAMES.get(hub_name, hub_name)
+    short = _short_name(name)
     # A package does not know its revision on the hub, so who names one is not given the package.
     if short in PACKAGES and not revision:
         packaged = _package_folder(PACKAGES[short])
@@ -93,6 +145,8 @@ def resolve(name: str, download: Download | None = None) -> ModelFiles:
         tried.append(f"the Python package {PACKAGES[short]}")
     if _HUB_NAME.fullmatch(hub_name):
         hub_name = HUB_NAMES.get(short, hub_name)
+        if short in PINS:
+            revision = revision or PINS[short].revision
         try:
             folder = (download or download_from_hub)(hub_name, revision or None)
         except (OSError, ValueError) as error:
@@ -157,17 +211,30 @@ def read_folder(folder: Path, name: str) -> ModelFiles:
 def encoder_id(files: ModelFiles) -> str:
     """Return the name of the model's space: name and a digest of all that decides a vector.
 
-    Reads the weights once (0.1 to 0.5 s), and needs neither torch nor the tokenizer.
+    Reads the weights once (0.1 to 0.5 s), and needs neither torch nor the tokenizer. Raises
+    UnexpectedFiles when a file, or all together, is not what it must be.
     """
     digest = hashlib.sha256()
     for part in (files.pooling, files.query_prefix, files.passage_prefix):
         digest.update(part.encode() + b"\0")
     tokenizer = [folder for file in _TOKENIZER_FILES if (folder := files.folder / file).is_file()]
-    for path in (*files.weights, *tokenizer[:1]):
+    paths = (*files.weights, *tokenizer[:1])
+    if missing := set(files.pinned) - {path.name for path in paths}:
+        raise UnexpectedFiles(f"model {files.name!r}: {files.folder} lacks {sorted(missing)}")
+    for path in paths:
+        own = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
+                own.update(block)
+        _must_be(files.pinned.get(path.name, ""), own.hexdigest(), f"model {files.name!r}: {path}")
+    _must_be(files.sha256, digest.hexdigest(), f"model {files.name!r}: setting encoder_sha256")
     return f"{files.name}-{digest.hexdigest()[:12]}"
+
+
+def _must_be(expected: str, found: str, what: str) -> None:
+    if expected and expected != found:
+        raise UnexpectedFiles(f"{what}: expected sha256 {expected}, got {found}")
 
 
 def _package_folder(module: str) -> Path | None:

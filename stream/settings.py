@@ -136,6 +136,11 @@ class Settings(BaseSettings):
     encoder: str = Field(
         "all-MiniLM-L6-v2", description="A model folder, a packaged model or a hub name."
     )
+    encoder_sha256: str = Field(
+        "",
+        pattern="^([0-9a-f]{64})?$",
+        description="What the model must be; empty = what is known of its name, if anything.",
+    )
     encoder_device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     encoder_batch: int = Field(64, ge=1, le=4096, description="Texts per forward pass at most.")
     encoder_max_tokens: int = Field(256, ge=8, le=8192, description="Longer texts are truncated.")

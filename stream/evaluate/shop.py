@@ -115,7 +115,7 @@ def encoded(
 ) -> NDArray[np.float32]:
     """Return the settings' encoder's unit vectors of texts, shape (n, dim)."""
     encoder = BertEncoder(
-        resolve(settings.encoder),
+        resolve(settings.encoder, sha256=settings.encoder_sha256),
         device=settings.encoder_device,
         batch_size=settings.encoder_batch,
         max_tokens=settings.encoder_max_tokens,

@@ -58,7 +58,7 @@ class EncodeTier:
         settings = self._parts.settings
         encoder = await asyncio.to_thread(
             lambda: BertEncoder(
-                resolve(settings.encoder),
+                resolve(settings.encoder, sha256=settings.encoder_sha256),
                 device=settings.encoder_device,
                 batch_size=settings.encoder_batch,
                 max_tokens=settings.encoder_max_tokens,

@@ -57,7 +57,7 @@ class PreferenceTier:
         self._parts = parts
         self.app = new_app(settings, "preference")
         self._background = Background(self.app)
-        model = resolve(settings.encoder)
+        model = resolve(settings.encoder, sha256=settings.encoder_sha256)
         self._encoder_id = encoder_id(model)
         self._texts = TextIndex() if settings.search_results else None
         self._catalogue = _catalogue(settings, model.dim, self._texts)

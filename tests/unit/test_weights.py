@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 
 from models.weights import (
+    PINS,
     ModelNotFound,
+    UnexpectedFiles,
     UnsupportedModel,
     download_from_hub,
     encoder_id,
+    is_pinned,
     read_folder,
     resolve,
 )
@@ -77,7 +80,14 @@ def test_the_packaged_model_needs_no_hub(name: str) -> None:
         pytest.param("acme/bert", ("acme/bert", None), id="owner-and-name"),
         pytest.param("acme/bert@v2", ("acme/bert", "v2"), id="revision"),
         pytest.param(
-            "multilingual-e5-small", ("intfloat/multilingual-e5-small", None), id="short-name"
+            "multilingual-e5-small",
+            ("intfloat/multilingual-e5-small", PINS["multilingual-e5-small"].revision),
+            id="the-pinned-revision",
+        ),
+        pytest.param(
+            "intfloat/multilingual-e5-small@main",
+            ("intfloat/multilingual-e5-small", "main"),
+            id="another-revision-of-a-pinned-model",
         ),
         pytest.param(
             "all-MiniLM-L6-v2@c9745ed",
@@ -354,3 +364,51 @@ def test_whatever_decides_a_vector_changes_the_space(
     before = read_folder(write(tmp_path / "a", {}), "shop-bert")
     after = read_folder(write(tmp_path / "b", change), "shop-bert")
     assert encoder_id(before) != encoder_id(after)
+
+
+# --- what its files must be ----------------------------------------------------------------------
+
+
+def test_the_packaged_model_is_the_one_that_its_pin_says() -> None:
+    assert resolve("all-MiniLM-L6-v2", no_hub).pinned == PINS["all-MiniLM-L6-v2"].files
+    assert encoder_id(resolve("all-MiniLM-L6-v2", no_hub)).startswith("all-MiniLM-L6-v2-")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        pytest.param(
+            {}, r"model\.safetensors: expected sha256 1a55775f.*, got [0-9a-f]{64}$", id="other"
+        ),
+        pytest.param(
+            {"tokenizer.json": None, "vocab.txt": b"a"}, r"lacks \['tokenizer.json'\]", id="t"
+        ),
+    ],
+)
+def test_another_model_of_a_known_name_is_refused(
+    files: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    found = resolve("multilingual-e5-small", lambda *_: write(tmp_path, files))
+    with pytest.raises(UnexpectedFiles, match=said):
+        encoder_id(found)
+
+
+def test_a_revision_or_a_folder_of_ones_own_is_not_held_against_the_pin(tmp_path: Path) -> None:
+    folder = write(tmp_path / "multilingual-e5-small", {})
+    assert encoder_id(resolve(str(folder)))
+    assert encoder_id(resolve("intfloat/multilingual-e5-small@main", lambda *_: folder))
+    names = ["multilingual-e5-small", "intfloat/multilingual-e5-small", str(folder), "acme/bert"]
+    assert [is_pinned(name) for name in names] == [True, True, False, False]
+
+
+def test_a_digest_that_was_set_must_be_that_of_all_that_decides_a_vector(tmp_path: Path) -> None:
+    folder = str(write(tmp_path / "shop-bert", {}))
+    with pytest.raises(
+        UnexpectedFiles, match=r"setting encoder_sha256: expected sha256 0+, got"
+    ) as e:
+        encoder_id(resolve(folder, sha256="0" * 64))
+    found = str(e.value).rpartition(" ")[2]
+    assert encoder_id(resolve(folder, sha256=found)) == f"shop-bert-{found[:12]}"
+    write(tmp_path / "shop-bert", {"tokenizer.json": {"other": 1}})
+    with pytest.raises(UnexpectedFiles, match=found):
+        encoder_id(resolve(folder, sha256=found))
