@@ -18,6 +18,7 @@ from aiokafka.errors import (
 )
 
 from stream.settings import Settings
+from stream.tokens import Grant, TokenProvider, TokenRefused, shared_provider
 
 _ASKED_WITHIN_MS = 5_000
 _NOT_LET_IN = (SaslAuthenticationFailed, UnsupportedSaslMechanismError, IllegalSaslStateError)
@@ -43,17 +44,36 @@ def client_options(settings: Settings) -> dict[str, Any]:
     }
     if settings.uses_sasl:
         options["sasl_mechanism"] = settings.sasl_mechanism
+    if settings.uses_tokens:
+        options["sasl_oauth_token_provider"] = token_provider(settings)
+    elif settings.uses_sasl:
         options["sasl_plain_username"] = settings.sasl_username
-        options["sasl_plain_password"] = password(settings)
+        options["sasl_plain_password"] = secret(settings, "sasl_password")
     return options
 
 
-def password(settings: Settings) -> str:
-    """Return the user's password in clear; raises AccessRefused when its file cannot be read."""
+def secret(settings: Settings, name: str) -> str:
+    """Return a secret in clear; raises AccessRefused when its file cannot be read."""
     try:
-        return settings.password()
+        return settings.secret(name)
     except ValueError as error:
         raise AccessRefused(f"setting {error}") from None
+
+
+def token_provider(settings: Settings) -> TokenProvider:
+    """Return where a client gets its tokens: the same for all clients of the process."""
+    file = settings.oauth_client_secret_file
+    return shared_provider(
+        Grant(
+            url=settings.oauth_token_url,
+            client_id=settings.oauth_client_id,
+            client_secret=file or settings.oauth_client_secret.get_secret_value(),
+            scope=settings.oauth_scope,
+            audience=settings.oauth_audience,
+            ca_file=settings.oauth_ca_file,
+            extensions=tuple(sorted(settings.oauth_extensions.items())),
+        )
+    )
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
@@ -66,10 +86,10 @@ def ssl_context(settings: Settings) -> ssl.SSLContext | None:
         raise AccessRefused(f"setting ssl_ca_file={settings.ssl_ca_file}: {error}") from None
     context.check_hostname = settings.ssl_check_hostname
     if settings.ssl_cert_file:
-        secret = settings.ssl_key_password.get_secret_value()
+        # An empty password, and not None: OpenSSL would ask for one at the terminal.
+        lock = secret(settings, "ssl_key_password")
         try:
-            # An empty password, and not None: OpenSSL would ask for one at the terminal.
-            context.load_cert_chain(settings.ssl_cert_file, settings.ssl_key_file, secret)
+            context.load_cert_chain(settings.ssl_cert_file, settings.ssl_key_file, lock)
         except (OSError, ssl.SSLError) as error:
             raise AccessRefused(
                 f"settings ssl_cert_file={settings.ssl_cert_file}, "
@@ -96,6 +116,11 @@ async def refusal(settings: Settings) -> AccessRefused | None:
             )
         except _NOT_LET_IN as error:
             found = AccessRefused(_login_refused(server, settings, error))
+        except TokenRefused as error:
+            return AccessRefused(
+                f"no token for user {settings.oauth_client_id!r}: {error}: see settings "
+                "oauth_token_url, oauth_client_id, oauth_client_secret"
+            )
         except ssl.SSLCertVerificationError as error:
             found = AccessRefused(
                 f"broker {server}: its certificate is not trusted ({error}): "
@@ -110,7 +135,10 @@ async def refusal(settings: Settings) -> AccessRefused | None:
 
 
 def _login_refused(server: str, settings: Settings, error: KafkaError) -> str:
+    user, see = settings.sasl_username, "sasl_username, sasl_password, sasl_mechanism"
+    if settings.uses_tokens:
+        user, see = settings.oauth_client_id, "oauth_scope, oauth_audience, sasl_mechanism"
     return (
-        f"broker {server} refuses user {settings.sasl_username!r} by {settings.sasl_mechanism} "
-        f"({type(error).__name__}): see settings sasl_username, sasl_password, sasl_mechanism"
+        f"broker {server} refuses user {user!r} by {settings.sasl_mechanism} "
+        f"({type(error).__name__}): see settings {see}"
     )

@@ -2,15 +2,19 @@
 
 Every field is ``PREFSTREAM_<NAME>`` in the environment; order of precedence: environment, ``.env``,
 the TOML file named by ``PREFSTREAM_CONFIG`` (default ``prefstream.toml`` in the working folder).
+A secret may also lie in a file of its own, which ``<name>_file`` names; it has no place in the
+TOML file, which people keep with their code.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -26,6 +30,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from stream.production import reasons_against
 
 _PREFIX = "PREFSTREAM_"
 
@@ -87,10 +93,13 @@ class Settings(BaseSettings):
     )
 
     # Who we are to the brokers
+    production: bool = Field(
+        False, description="Refuse to run where something is open that need not be."
+    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How the brokers' listener is to be spoken to."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = Field(
         "SCRAM-SHA-512", description="How a user logs in."
     )
     sasl_username: str = Field("", description="The user.")
@@ -109,6 +118,23 @@ class Settings(BaseSettings):
         None, description="The certificate's key, PEM; default in the same file."
     )
     ssl_key_password: SecretStr = Field(SecretStr(""), description="What the key is locked with.")
+    ssl_key_password_file: Path | None = Field(
+        None, description="A file with what the key is locked with, in place of the setting."
+    )
+    oauth_token_url: str = Field("", description="Where OAUTHBEARER gets its tokens.")
+    oauth_client_id: str = Field("", description="Who we are to the token server.")
+    oauth_client_secret: SecretStr = Field(SecretStr(""), description="The client's secret.")
+    oauth_client_secret_file: Path | None = Field(
+        None, description="A file with the client's secret, in place of the setting."
+    )
+    oauth_scope: str = Field("", description="What a token is asked for; empty = the server's own.")
+    oauth_audience: str = Field("", description="Whom a token is for, where the server asks.")
+    oauth_ca_file: Path | None = Field(
+        None, description="Who signs the token server's certificate, PEM; default the system's."
+    )
+    oauth_extensions: dict[str, str] = Field(
+        default_factory=dict, description="SASL extensions beside the token, JSON object."
+    )
 
     # State
     state_dir: Path = Field(Path("prefstream-state"), description="One folder per worker.")
@@ -241,6 +267,9 @@ class Settings(BaseSettings):
 
     # Watch
     metrics_host: str = Field("127.0.0.1", description="Bind address of metrics and health.")
+    metrics_public: bool = Field(
+        False, description="In production, others may reach metrics and health too."
+    )
     metrics_port: int = Field(
         9464,
         ge=0,
@@ -268,17 +297,47 @@ class Settings(BaseSettings):
             raise ValueError(f"must not be below churn_low, which is {low}")
         return high
 
+    @field_validator("oauth_token_url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username):
+            raise ValueError("expected http(s)://HOST/..., without a user")
+        return url
+
+    @field_validator("oauth_extensions")
+    @classmethod
+    def _can_travel(cls, extensions: dict[str, str]) -> dict[str, str]:
+        # RFC 7628: names are letters, and the byte 1 ends a value.
+        for name, value in extensions.items():
+            if not re.fullmatch("[A-Za-z]+", name) or name == "auth" or not value.isprintable():
+                raise ValueError("expected names of letters, none of them auth, and plain values")
+        return extensions
+
     @model_validator(mode="after")
     def _can_log_in(self) -> Settings:
         if not self.uses_sasl:
             return self
-        if not self.sasl_username:
-            raise ValueError(f"sasl_username: must be set for {self.security_protocol}")
-        if not self.password():
-            raise ValueError(
-                f"sasl_password or sasl_password_file: must be set for {self.security_protocol}"
-            )
+        names, secret = ["sasl_username"], "sasl_password"
+        if self.uses_tokens:
+            names, secret = ["oauth_token_url", "oauth_client_id"], "oauth_client_secret"
+        for name in names:
+            if not getattr(self, name):
+                raise ValueError(f"{name}: must be set for {self._login}")
+        if not self.secret(secret):
+            raise ValueError(f"{secret} or {secret}_file: must be set for {self._login}")
         return self
+
+    @model_validator(mode="after")
+    def _fit_for_production(self) -> Settings:
+        if self.production and (reasons := reasons_against(self)):
+            raise ValueError(f"production=true refuses {'; '.join(reasons)}")
+        return self
+
+    @property
+    def _login(self) -> str:
+        by = f" by {self.sasl_mechanism}" if self.uses_tokens else ""
+        return self.security_protocol + by
 
     @property
     def uses_sasl(self) -> bool:
@@ -288,15 +347,24 @@ class Settings(BaseSettings):
     def uses_tls(self) -> bool:
         return self.security_protocol.endswith("SSL")
 
-    def password(self) -> str:
-        """Return the password in clear; raises ValueError when its file cannot be read."""
-        if self.sasl_password_file is None:
-            return self.sasl_password.get_secret_value()
+    @property
+    def uses_tokens(self) -> bool:
+        return self.uses_sasl and self.sasl_mechanism == "OAUTHBEARER"
+
+    def secret(self, name: str) -> str:
+        """Return a secret in clear, that of its file if there is one.
+
+        Raises ValueError when the file cannot be read; the text names it.
+        """
+        path: Path | None = getattr(self, f"{name}_file")
+        if path is None:
+            value: SecretStr = getattr(self, name)
+            return value.get_secret_value()
         try:
-            return self.sasl_password_file.read_text().rstrip("\r\n")
+            return path.read_text().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not text"
-            raise ValueError(f"sasl_password_file={self.sasl_password_file}: {reason}") from None
+            raise ValueError(f"{name}_file={path}: {reason}") from None
 
     @classmethod
     def settings_customise_sources(
@@ -308,6 +376,12 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings, _toml(settings_cls)
+
+
+#: The settings that nobody may see; each has a ``_file`` beside it.
+SECRETS = frozenset(
+    name for name, field in Settings.model_fields.items() if field.annotation is SecretStr
+)
 
 
 def _toml(settings_cls: type[BaseSettings]) -> TomlConfigSettingsSource:
@@ -323,6 +397,10 @@ def _toml(settings_cls: type[BaseSettings]) -> TomlConfigSettingsSource:
     unknown = sorted(set(source.toml_data) - set(settings_cls.model_fields))
     if unknown:
         raise BadSettings(f"{path}: unknown settings {unknown}")
+    for name in sorted(set(source.toml_data) & SECRETS):
+        raise BadSettings(
+            f"{path}: {name} is secret: set {_PREFIX}{name.upper()}, or {name}_file to a file"
+        )
     return source
 
 
@@ -359,6 +437,8 @@ def _told(problem: Any) -> str:
     name = ".".join(map(str, problem["loc"]))
     if not name:  # of several settings together: the message names them
         return f"setting {problem['msg'].removeprefix('Value error, ')}"
-    field = Settings.model_fields.get(name)
-    value = "(secret)" if field and field.annotation is SecretStr else repr(problem["input"])
+    value = repr(problem["input"])
+    # An address may hold a user and a password, though it must not.
+    if name in SECRETS or ("://" in value and "@" in value):
+        value = "(secret)"
     return f"setting {name}={value}: {problem['msg']}"

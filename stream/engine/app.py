@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import faust
-from faust.auth import SASLCredentials, SSLCredentials
+from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.types import TP, Message
 from faust.types.auth import CredentialsT
 from faust.types.transports import TransportT
 from yarl import URL
 
-from stream.connection import password, ssl_context
+from stream.connection import secret, ssl_context, token_provider
 from stream.delivery import SourceMessage
 from stream.engine.batches import BatchStream, source_message
 from stream.engine.commits import WorkerEnds
@@ -104,10 +104,12 @@ def new_app(settings: Settings, tier: str) -> EngineApp:
 def credentials(settings: Settings) -> CredentialsT | None:
     """Return how Faust is to speak to the brokers, None where it need not say who it is."""
     context = ssl_context(settings)
+    if settings.uses_tokens:
+        return OAuthCredentials(oauth_cb=token_provider(settings), ssl_context=context)
     if settings.uses_sasl:
         return SASLCredentials(
             username=settings.sasl_username,
-            password=password(settings),
+            password=secret(settings, "sasl_password"),
             mechanism=settings.sasl_mechanism,
             ssl_context=context,
         )

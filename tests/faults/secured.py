@@ -6,7 +6,10 @@ brokers are among themselves. Nobody comes in by the guarded one without a right
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +30,7 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 from cryptography.hazmat.primitives import serialization
+from token_server import TokenServer
 
 from stream.acls import Rule
 
@@ -50,26 +54,36 @@ class Guard:
     def lines(self, listener: str) -> list[str]:
         """Return what the broker's settings must say of the guarded listener."""
         name = f"listener.name.{listener.lower()}"
-        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         return [
-            f"{name}.sasl.enabled.mechanisms={MECHANISM}",
-            f"{name}.scram-sha-512.sasl.jaas.config={scram}",
+            *self._logins(name),
             f"{name}.ssl.keystore.type=PEM",
             f"{name}.ssl.keystore.location={self._certificate()}",
             "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users=User:ANONYMOUS",
         ]
 
+    def _logins(self, name: str) -> list[str]:
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        return [
+            f"{name}.sasl.enabled.mechanisms={MECHANISM}",
+            f"{name}.scram-sha-512.sasl.jaas.config={scram}",
+        ]
+
     def settings(self, **others: str) -> dict[str, str]:
         """Return the environment of a worker that is let in; ``others`` take the place of some."""
         own = {
             "security_protocol": self.protocol,
+            "ssl_ca_file": str(self.ca_file),
+            **self._login(),
+        }
+        return {f"PREFSTREAM_{name.upper()}": value for name, value in {**own, **others}.items()}
+
+    def _login(self) -> dict[str, str]:
+        return {
             "sasl_mechanism": MECHANISM,
             "sasl_username": USER,
             "sasl_password": self.password,
-            "ssl_ca_file": str(self.ca_file),
         }
-        return {f"PREFSTREAM_{name.upper()}": value for name, value in {**own, **others}.items()}
 
     def admit(self, broker: str, password: str = "") -> None:
         """Give the user a password."""
@@ -136,6 +150,51 @@ class Guard:
         path = self._folder / "broker.pem"
         path.write_bytes(pem + b"".join(blob.bytes() for blob in issued.cert_chain_pems))
         return path
+
+
+class TokenGuard(Guard):
+    """Lets in by OAUTHBEARER, with tokens of a server of its own.
+
+    The broker takes tokens without a signature, which Kafka has for trying things out, and ends a
+    connection when its token does.
+    """
+
+    def __init__(self, folder: Path, life_s: int) -> None:
+        super().__init__(folder)
+        self.server = UnsignedTokens(USER, self.password)
+        self.server.life_s = life_s
+        self._life_s = life_s
+
+    def _logins(self, name: str) -> list[str]:
+        module = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
+        return [
+            f"{name}.sasl.enabled.mechanisms=OAUTHBEARER",
+            f"{name}.oauthbearer.sasl.jaas.config={module} required "
+            'unsecuredLoginStringClaim_sub="broker";',
+            f"{name}.oauthbearer.connections.max.reauth.ms={self._life_s * 1000}",
+        ]
+
+    def _login(self) -> dict[str, str]:
+        return {
+            "sasl_mechanism": "OAUTHBEARER",
+            "oauth_token_url": self.server.url,
+            "oauth_client_id": USER,
+            "oauth_client_secret": self.password,
+        }
+
+
+class UnsignedTokens(TokenServer):
+    """Gives JSON Web Tokens without a signature, for the client that asks."""
+
+    def token(self) -> str:
+        now_s = time.time_ns() // 10**9
+        assert isinstance(self.life_s, int)
+        claims = {"sub": self.client_id, "iat": now_s, "exp": now_s + self.life_s}
+        return f"{_base64({'alg': 'none'})}.{_base64(claims)}."
+
+
+def _base64(part: dict[str, object]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
 
 
 def _rule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource
 from faults.arena import Arena
 from faults.cluster import Brokers
 from faults.proxy import Proxy
-from faults.secured import Guard
+from faults.secured import Guard, TokenGuard
 from faults.trial import Trial
+from token_server import serving
 
 from stream.acls import Rule, rules_of
 from stream.latest import reading
@@ -159,6 +161,44 @@ def test_26_a_right_that_is_revoked_holds_everything_back_until_it_is_given_agai
         assert "TopicAuthorizationFailed" in told
         trial.note = f"{len(trial.worker.ends)} ends"
         says_nothing_secret(trial, guard)
+
+
+def test_26_tokens_are_renewed_while_acts_come_and_their_server_fails(
+    arena: Arena, clusters: object, tmp_path: Path
+) -> None:
+    guard = TokenGuard(tmp_path / "guard", life_s=20)
+    brokers = Brokers(tmp_path / "cluster", 1, Proxy, guard)
+    with (
+        serving(guard.server) as server,
+        closing_brokers(brokers),
+        arena.trial("26 tokens", at=brokers, opened=False, settings=guard.settings()) as trial,
+    ):
+        guard.allow_all(brokers.address, trial.prefix)
+        wrong = refused(trial, "w2", guard.settings(oauth_client_secret="not-the-secret"))
+        assert "oauth_client_secret" in wrong
+        assert "not-the-secret" not in wrong
+        trial.workers[1:] = []
+        trial.open()
+        asked = len(server.forms)
+        # Two and a half lives of a token; in the last fifth of one a new one is asked for.
+        sending = trial.load_in_background(10_000, per_s=200)
+        time.sleep(14)
+        server.status = 503
+        time.sleep(4)
+        server.status = 200
+        sending.join()
+        trial.finish_now(90)
+        trial.note = f"{len(server.forms) - asked} tokens, {len(trial.worker.ends)} ends"
+        assert len(server.forms) - asked >= 2
+        says_nothing_secret(trial, guard)
+
+
+@contextmanager
+def closing_brokers(brokers: Brokers) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        brokers.stop()
 
 
 @pytest.mark.timeout(600)
