@@ -16,7 +16,14 @@ READY := $(VENV)/.ready
 # whole search application.
 E5_READY := $(VENV)/.e5-ready
 
-.PHONY: help demo test faults soak fuzz bench fast check fmt kafka kafka-stop clean
+# What looks at an environment has one of its own, or it would be part of what it finds.
+AUDIT := .cache/audit
+AUDIT_READY := $(AUDIT)/.ready
+# The bill of materials is of this Python's packages; that of an image names its own.
+SBOM_OF ?= $(BIN)/python
+SBOM ?= .cache/sbom.json
+
+.PHONY: help demo test faults soak fuzz bench fast check fmt sbom audit kafka kafka-stop clean
 
 help:
 	@echo "make demo        embedded broker, simulated shop, workers: event -> recommendation"
@@ -27,6 +34,8 @@ help:
 	@echo "make bench       every speed figure, on Apache Kafka; wants a quiet machine"
 	@echo "make fast        the fast tests only: no broker, no model"
 	@echo "make check       ruff, mypy, import contracts"
+	@echo "make sbom        what is installed, as CycloneDX JSON in $(SBOM)"
+	@echo "make audit       known holes of the pinned packages; needs the network"
 	@echo "make kafka       a real Apache Kafka on loopback (Java 17+ and Maven); make kafka-stop"
 
 $(READY): pyproject.toml constraints.txt
@@ -71,6 +80,22 @@ bench: $(READY)
 	broker=$$($(PYTHON) deploy/kafka/kafka.py start --dir $(BENCH_DIR)/kafka) && \
 	$(BIN)/prefstream bench all --broker $$broker --kafka-version $(KAFKA_VERSION) \
 		--json $(BENCH_DIR)/bench.json $(BENCH_OPTIONS)
+
+$(AUDIT_READY): Makefile
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/pip install --quiet --disable-pip-version-check \
+		"cyclonedx-bom==7.5.0" "pip-audit==2.10.1"
+	@touch $@
+
+sbom: $(READY) $(AUDIT_READY)
+	@mkdir -p $(dir $(SBOM))
+	$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --of JSON \
+		--output-reproducible -o $(SBOM) $(SBOM_OF)
+
+# Strict: a package of which nothing is known is a failure, and not "no known vulnerabilities".
+audit: $(AUDIT_READY)
+	$(AUDIT)/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps \
+		--requirement constraints.txt
 
 fmt: $(READY)
 	$(BIN)/ruff check --fix .

@@ -15,7 +15,7 @@ from stream.connection import AccessRefused, client_options, refusal, ssl_contex
 from stream.engine.app import new_app
 from stream.settings import Settings, load_settings
 
-SECRET = "hunter2-and-more"
+SECRET = "hunter2-and-more"  # pragma: allowlist secret
 
 
 @pytest.fixture

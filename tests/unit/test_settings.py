@@ -126,7 +126,7 @@ def test_churn_bands_that_cross_are_refused() -> None:
         ({}, "sasl_username: must be set for SASL_SSL"),
         ({"sasl_username": "shop"}, "sasl_password or sasl_password_file: must be set"),
         (
-            {"sasl_username": "shop", "sasl_password_file": "absent"},
+            {"sasl_username": "shop", "sasl_password_file": "absent"},  # pragma: allowlist secret
             "sasl_password_file=absent: No",
         ),
     ],

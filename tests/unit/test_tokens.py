@@ -192,12 +192,9 @@ async def test_a_client_without_a_token_is_told_the_settings_to_look_at(server, 
         await sasl_oauth_token_provider.token()
 
     monkeypatch.setattr("stream.connection.create_conn", connect)
-    refused = await refusal(
-        settings_of(server, oauth_client_secret="another")
-    )  # pragma: allowlist secret
+    refused = await refusal(settings_of(server, oauth_client_secret=SECRET[:-1]))
     assert isinstance(refused, AccessRefused)
-    for name in ("'shop'", "invalid_client", "oauth_token_url", "oauth_client_id"):
-        assert name in str(refused)
+    assert all(said in str(refused) for said in ("'shop'", "invalid_client", "oauth_token_url"))
     server.status = 503
     # Away, and not refused: a worker waits for it as for a broker.
     assert await refusal(settings_of(server, oauth_client_id="other")) is None
