@@ -1,14 +1,21 @@
 """Logging for people (console) or machines (one JSON object per line), to standard error.
 
 Messages are ``what happened: key=value key=value``. Rates belong in metrics: no line per event.
+No line holds a payload or says who a user is: nothing of the kind is logged, and of errors whose
+text may quote what they were given (a KeyError is the key) only kind and place are told.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
+import traceback
+from copy import copy
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any, Literal, TypeGuard
+
+import msgspec
 
 #: Loggers of the libraries: below these levels they tell of every fetch, write and heartbeat.
 QUIET: dict[str, int] = {
@@ -26,11 +33,68 @@ REPEATING = "aiokafka"
 REPEATS_EVERY_S = 10.0
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object per record: time (UTC), level, logger, message, and error if there is one."""
+#: What a message says of these as ``name=value`` is a field of its own in JSON.
+_STORY = re.compile(
+    r"(?<!\S)(topic|partition|offset|stage|reason|group|n_batch)=([^\s,;]*[^\s,;:])"
+)
+#: Of whose errors the texts are known to quote nothing, whatever they are derived from.
+_OWN = ("stream", "models", "aiokafka")
+#: Errors whose text may be, or hold, what they were given.
+_QUOTING = (LookupError, ValueError, AssertionError, msgspec.MsgspecError)
+
+
+def quotes(error: BaseException) -> bool:
+    """True for an error whose text may quote an event."""
+    return isinstance(error, _QUOTING) and type(error).__module__.split(".")[0] not in _OWN
+
+
+class _Unquoted:
+    """Stands for an error in a message."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._name = type(error).__name__
+
+    def __repr__(self) -> str:
+        return f"{self._name}(...)"
+
+
+class _Private(logging.Formatter):
+    """Tells errors as said above, the ones they came from included."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; a message of several lines stays one."""
+        """Return the line."""
+        # Faust tells of a crash by ``%r`` of the error. A copy: the record is others' too.
+        if isinstance(record.args, tuple) and any(map(_is_quoting, record.args)):
+            record = copy(record)
+            args = record.args
+            assert isinstance(args, tuple)
+            record.args = tuple(_Unquoted(a) if _is_quoting(a) else a for a in args)
+        return self._line(record)
+
+    def _line(self, record: logging.LogRecord) -> str:
+        return super().format(record)
+
+    def formatException(self, ei: Any) -> str:
+        """Return the frames of an error, and its text where it quotes nothing."""
+        error, parts = ei[1], list[str]()
+        while error is not None:
+            text = "" if quotes(error) else f": {error}"
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            parts.insert(0, f"{frames}{type(error).__name__}{text}")
+            hidden = None if error.__suppress_context__ else error.__context__
+            error = error.__cause__ or hidden
+        return "\nwhich led to\n".join(parts)
+
+
+def _is_quoting(value: object) -> TypeGuard[BaseException]:
+    return isinstance(value, BaseException) and quotes(value)
+
+
+class JsonLines(_Private):
+    """One JSON object per record: time (UTC), level, logger, message; topic, partition, offset and
+    the like where the message tells them; and error if there is one."""
+
+    def _line(self, record: logging.LogRecord) -> str:
         fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(
                 timespec="milliseconds"
@@ -39,12 +103,14 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        for name, value in _STORY.findall(record.getMessage()):
+            fields.setdefault(name, int(value) if value.isdecimal() and len(value) < 19 else value)
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
-class Console(logging.Formatter):
+class Console(_Private):
     """Local time, level, logger, message."""
 
     def __init__(self) -> None:

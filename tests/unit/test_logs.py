@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from stream.core.events import BadEvent
 from stream.logs import OURS, QUIET, setup_logging
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGGERS = ("log.", "self.log.")
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +31,8 @@ def _as_before() -> Iterator[None]:
 def test_a_json_line_is_one_object_with_the_error_inside(capsys):
     setup_logging("info", "json", tier="encode")
     try:
-        raise ValueError("two\nlines")
-    except ValueError:
+        raise RuntimeError("two\nlines")
+    except RuntimeError:
         logging.getLogger("stream.agents").exception("dead letter: topic=%s n=%d", "搜索", 2)
 
     (line,) = capsys.readouterr().err.splitlines()
@@ -34,7 +40,7 @@ def test_a_json_line_is_one_object_with_the_error_inside(capsys):
     assert record["message"] == "dead letter: topic=搜索 n=2"
     assert (record["level"], record["logger"]) == ("error", "encode/stream.agents")
     assert record["time"].endswith("+00:00")
-    assert "ValueError: two\nlines" in record["error"]
+    assert "RuntimeError: two\nlines" in record["error"]
 
 
 def test_a_console_line_has_level_logger_and_message(capsys):
@@ -97,3 +103,79 @@ def test_our_own_loggers_are_never_cut_short(capsys):
     for _ in range(3):
         logging.getLogger("stream.worker").error("the same")
     assert capsys.readouterr().err.count("the same") == 3
+
+
+def json_line(capsys) -> dict[str, object]:
+    (line,) = capsys.readouterr().err.splitlines()
+    found: dict[str, object] = json.loads(line)
+    return found
+
+
+def test_topic_partition_and_offset_are_fields_of_their_own(capsys):
+    setup_logging("info", "json")
+    logging.getLogger("stream.dead_letters").warning(
+        "dead letter: reason=%s stage=%s topic=%s partition=%s offset=%s n_batch=%s: %s",
+        *("bad_event", "preferences", "clickstream", 3, 41, 7, "topic=other lacks `item_id`"),
+    )
+    record = json_line(capsys)
+    told = ("reason", "stage", "topic", "partition", "offset", "n_batch")
+    assert [record[name] for name in told] == ["bad_event", "preferences", "clickstream", 3, 41, 7]
+
+
+def test_what_a_message_does_not_tell_is_no_field(capsys):
+    setup_logging("info", "json")
+    logging.getLogger("stream.worker").info("running: topics=a,b subtopic=c topic=")
+    assert set(json_line(capsys)) == {"time", "level", "logger", "message"}
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+@pytest.mark.parametrize(
+    "error", [KeyError("anna"), ValueError("bad int: 'anna'"), AssertionError("anna")], ids=repr
+)
+def test_an_error_that_may_quote_an_event_is_told_by_kind_and_place(capsys, style, error):
+    setup_logging("debug", style)
+
+    def look_up() -> None:
+        raise error
+
+    try:
+        try:
+            look_up()
+        except Exception as cause:
+            raise RuntimeError("the batch failed") from cause
+    except RuntimeError:
+        logging.getLogger("stream.worker").exception("Crashed reason=%r (%s)", error, error)
+    said = capsys.readouterr().err
+    assert "anna" not in said
+    assert said.count(type(error).__name__) >= 3
+    assert "look_up" in said
+    assert "RuntimeError: the batch failed" in said
+
+
+def test_our_own_errors_speak_for_themselves(capsys):
+    setup_logging("info")
+    try:
+        raise BadEvent("expected `item_id`")
+    except BadEvent as error:
+        logging.getLogger("stream.worker").exception("refused: %s", error)
+    said = capsys.readouterr().err
+    assert "refused: expected `item_id`" in said
+    assert "BadEvent: expected `item_id`" in said
+
+
+def test_no_log_line_is_given_what_users_are_or_say():
+    """Of the syntax: what is named so holds ids, texts or payloads."""
+    private = {"user_id", "user", "users", "query", "text", "title", "value", "key", "raw", "row"}
+    private |= {"payload", "event", "message", "interests", "record", "draft", "settings"}
+    found, n_calls = [], 0
+    for path in sorted([*(ROOT / "stream").rglob("*.py"), *(ROOT / "models").rglob("*.py")]):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and ast.unparse(node.func).startswith(LOGGERS)):
+                continue
+            n_calls += 1
+            # A part of a message that is no content of it may be told: its place.
+            given = {ast.unparse(argument).split(".")[-1] for argument in node.args[1:]}
+            found += [f"{path.name}: {name}" for name in sorted(given & private)]
+    assert n_calls > 20
+    # What is wrong with a changelog, by topic and offset.
+    assert found == ["wholeness.py: text"]
