@@ -12,9 +12,10 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from stream.groups import group_of
+from stream.groups import group_of, group_of_acts, group_of_users
+from stream.pseudonyms import Pseudonymiser
 from stream.topic_forms import STRIMZI_API, STRIMZI_CLUSTER
-from stream.topics import TOPICS, Party
+from stream.topics import DEAD_LETTERS, TOPICS, Party
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -23,12 +24,13 @@ Resource = Literal["topic", "group"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 Format = Literal["commands", "strimzi"]
 
-Role = Literal["shop", "worker", "encode", "preference", "downstream", "operator"]
+Role = Literal["shop", "edge", "worker", "encode", "preference", "downstream", "operator"]
 
 TIERS: tuple[Party, ...] = ("encode", "preference", "neighbours")
 #: Whom a user on the brokers stands for; the processes of a worker, or of a tier, share one.
 ROLES: dict[Role, tuple[Party, ...]] = {
     "shop": ("shop",),
+    "edge": (),
     "worker": TIERS,
     "encode": ("encode",),
     "preference": ("preference", "neighbours"),
@@ -49,6 +51,8 @@ def rules_of(role: Role, settings: Settings, group: str = "") -> list[Rule]:
     """Return what a role needs, in order; ``group`` is the full name of one that it reads with
     and that is not ours."""
     rules = {rule for party in ROLES[role] for rule in _of_party(party, settings)}
+    if role == "edge":
+        rules |= set(_of_edge(settings))
     if group:
         rules.add(Rule("group", group, "Read"))
     # Whoever may read or write a topic, or read with a group, is told of it anyhow.
@@ -64,6 +68,20 @@ def _of_party(party: Party, settings: Settings) -> Iterator[Rule]:
     if party == "operator":
         for tier in TIERS:
             yield Rule("group", group_of(settings, tier), "Describe")
+
+
+def _of_edge(settings: Settings) -> Iterator[Rule]:
+    """What `prefstream pseudonymise` needs; with the group of the key in use, if there is one."""
+    raw, ours = settings.pseudonym_raw_prefix, settings.topic_prefix
+    for spec in TOPICS:
+        if spec.role == "in" and spec.key == "user_id":
+            yield Rule("topic", raw + spec.name, "Read")
+            yield Rule("topic", ours + spec.name, "Write")
+    yield Rule("topic", raw + DEAD_LETTERS.name, "Write")
+    yield Rule("group", group_of_acts(settings), "Read")
+    if settings.pseudonym_key_file:
+        key_id = Pseudonymiser.read(settings.pseudonym_key_file).key_ids[0]
+        yield Rule("group", group_of_users(settings, key_id), "Read")
 
 
 def _on_topics(party: Party, settings: Settings) -> Iterator[Rule]:

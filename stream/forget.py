@@ -1,14 +1,19 @@
-"""forget: a tombstone for a user, and the wait until it has taken effect everywhere."""
+"""forget: tombstones for users, and the wait until they have taken effect everywhere."""
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from stream.connection import client_options
-from stream.latest import latest, partition_of, reading
+from stream.latest import held_keys, latest, partition_of, reading
 from stream.settings import Settings
+
+_AT_ONCE = 10_000
+_LOOK_AGAIN_S = 2.0
 
 
 async def forget(
@@ -21,21 +26,54 @@ async def forget(
     when there is no broker.
     """
     prefix, key = settings.topic_prefix, user_id.encode()
-    published = ("recommendations", "churn-risk", "search-results")
-    topics = [changelog, *(prefix + topic for topic in published)]
+    topics = _topics(settings, changelog)
     async with reading(settings) as consumer:
         places = [await partition_of(consumer, topic, key) for topic in topics]
         ends = await consumer.end_offsets(places)
-        await _send_tombstone(settings, f"{prefix}users", key)
+        await _send_tombstones(settings, f"{prefix}users", [key])
         await _await_tombstones(consumer, ends, key, deadline_s)
     return [topic for topic in topics if await _holds(settings, topic, key)]
 
 
-async def _send_tombstone(settings: Settings, topic: str, key: bytes) -> None:
+async def forget_key(
+    settings: Settings, changelog: str, key_id: str, deadline_s: float = 300.0
+) -> tuple[int, int]:
+    """Forget whoever has a pseudonym under a key; return how many there were, and how many still
+    are after ``deadline_s``.
+
+    Raises LookupError when a topic is missing, KafkaError when there is no broker.
+    """
+    until_s = time.monotonic() + deadline_s
+    users = f"{settings.topic_prefix}users"
+    # What the shop stated of somebody who never did anything is in no topic of ours.
+    first = await _under(settings, [users, *_topics(settings, changelog)], key_id)
+    for start in range(0, len(first), _AT_ONCE):
+        await _send_tombstones(settings, users, first[start : start + _AT_ONCE])
+    left = first
+    while left and time.monotonic() < until_s:
+        await asyncio.sleep(_LOOK_AGAIN_S)
+        left = await _under(settings, _topics(settings, changelog), key_id)
+    return len(first), len(left)
+
+
+def _topics(settings: Settings, changelog: str) -> list[str]:
+    """Return the topics that hold users."""
+    published = ("recommendations", "churn-risk", "search-results")
+    return [changelog, *(settings.topic_prefix + topic for topic in published)]
+
+
+async def _under(settings: Settings, topics: Sequence[str], key_id: str) -> list[bytes]:
+    prefix = f"{key_id}.".encode()
+    found = [await held_keys(settings, topic, prefix) for topic in topics]
+    return sorted(set().union(*found))
+
+
+async def _send_tombstones(settings: Settings, topic: str, keys: Sequence[bytes]) -> None:
     producer = AIOKafkaProducer(**client_options(settings), acks="all", enable_idempotence=True)
     try:
         await producer.start()
-        await producer.send_and_wait(topic, key=key, value=None)
+        sent = [await producer.send(topic, key=key, value=None) for key in keys]
+        await asyncio.gather(*sent)
     finally:
         await producer.stop()
 

@@ -15,6 +15,7 @@ from stream.settings import Settings
 
 # Most people asked about acted recently: look at a little first, then at ever more.
 _FIRST_WINDOW = 2_000
+_STALLED_S = 30.0
 _partition_of = DefaultPartitioner()  # murmur2, as Java's
 
 
@@ -64,6 +65,29 @@ async def latest(
         for place, missing in wanted.items():
             found.update(await _latest_in(consumer, place, missing, until_s))
     return found
+
+
+async def held_keys(settings: Settings, topic: str, prefix: bytes) -> set[bytes]:
+    """Return the keys that begin so and whose newest message is no tombstone; reads all of a topic.
+
+    Raises LookupError when there is no such topic, TimeoutError when the broker stops answering.
+    """
+    held: set[bytes] = set()
+    async with reading(settings) as consumer:
+        places = [TopicPartition(topic, n) for n in await partitions_of(consumer, topic)]
+        ends = await consumer.end_offsets(places)
+        consumer.assign(places)
+        await consumer.seek_to_beginning(*places)
+        waiting, heard_s = set(places), time.monotonic()
+        while waiting := {p for p in waiting if await consumer.position(p) < ends[p]}:
+            for records in (await consumer.getmany(*waiting, timeout_ms=200)).values():
+                heard_s = time.monotonic()
+                for record in records:
+                    if record.key is not None and record.key.startswith(prefix):
+                        (held.discard if record.value is None else held.add)(record.key)
+            if time.monotonic() - heard_s > _STALLED_S:
+                raise TimeoutError(f"nothing of {topic} has come for {_STALLED_S:.0f} s")
+    return held
 
 
 async def _latest_in(

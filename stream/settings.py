@@ -136,6 +136,14 @@ class Settings(BaseSettings):
         default_factory=dict, description="SASL extensions beside the token, JSON object."
     )
 
+    # Pseudonyms
+    pseudonym_key_file: Path | None = Field(
+        None, description="Keys of pseudonyms, `ID HEX` a line, the one in use first."
+    )
+    pseudonym_raw_prefix: str = Field(
+        "raw-", description="Put before the topics that `prefstream pseudonymise` reads."
+    )
+
     # State
     state_dir: Path = Field(Path("prefstream-state"), description="One folder per worker.")
     store: Literal["rocksdb", "memory"] = Field("rocksdb", description="Where user state lives.")

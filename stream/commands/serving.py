@@ -1,4 +1,4 @@
-"""``prefstream worker``, ``broker`` and ``demo``: what stays up."""
+"""``prefstream worker``, ``pseudonymise``, ``broker`` and ``demo``: what stays up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stream.commands.common import one_line, settings_of
+from stream.commands.common import CommandFailed, broker_errors, one_line, settings_of
 
 
 class Tier(Enum):
@@ -36,6 +36,32 @@ def worker(
     from stream.worker import run_worker
 
     raise typer.Exit(run_worker(tier.value))
+
+
+def pseudonymise() -> None:
+    """Copy raw topics into ours, under pseudonyms.
+
+    Reads clickstream, searches, reviews and users behind the prefix of the setting
+    pseudonym_raw_prefix, with the keys of pseudonym_key_file. What cannot be read goes to
+    dead-letters behind the same prefix.
+    """
+    settings = settings_of()
+    if settings.pseudonym_key_file is None:
+        raise CommandFailed("setting pseudonym_key_file: must name a file of keys", 2)
+    if settings.pseudonym_raw_prefix == settings.topic_prefix:
+        raise CommandFailed(
+            f"setting pseudonym_raw_prefix={settings.pseudonym_raw_prefix!r}: "
+            "must not be topic_prefix",
+            2,
+        )
+    from stream.logs import setup_logging
+    from stream.pseudonymise import run_until_told
+    from stream.pseudonyms import BadKeys, Pseudonymiser
+    from stream.topic_admin import BrokerAbsent
+
+    setup_logging(settings.log_level, settings.log_format)
+    with one_line(BadKeys, BrokerAbsent), broker_errors(settings):
+        run_until_told(settings, Pseudonymiser.read(settings.pseudonym_key_file))
 
 
 def broker(

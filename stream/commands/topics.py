@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from stream.acls import ROLES, Format, Role
-from stream.commands.common import broker_errors, one_line, settings_of
+from stream.commands.common import CommandFailed, broker_errors, one_line, settings_of
 
 Cluster = Annotated[str, typer.Option(help="Of --format strimzi: the name of the Kafka resource.")]
 
@@ -90,9 +90,13 @@ def acls(
     Names are those of the settings: topic prefix, group prefix, broker.
     """
     from stream.acls import rules_of, to_commands, to_strimzi
+    from stream.pseudonyms import BadKeys
 
     settings = settings_of()
-    rules = rules_of(role, settings, group)
+    if role == "edge" and settings.pseudonym_key_file is None:
+        raise CommandFailed("setting pseudonym_key_file: names the key that a group is named by", 2)
+    with one_line(BadKeys):
+        rules = rules_of(role, settings, group)
     if form == "strimzi":
         typer.echo(to_strimzi(rules, user, cluster))
         return

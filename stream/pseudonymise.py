@@ -1,0 +1,287 @@
+"""pseudonymise: raw topics -> the same events under pseudonyms, in our topics.
+
+At least once: what was read is committed when it has arrived. Event ids stay as they are, by which
+a repeat is known again. Of an event only the fields of its schema go on, of its headers the trace:
+what else a producer adds may say who it is. What cannot be read is a dead letter beside the raw
+topics, since it may hold a raw id.
+
+``users`` is read by a group that is named after the key, and before all else: a new key has it read
+anew from the beginning, so that who declined under the old one is known before they act.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AsyncExitStack, suppress
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from tenacity import (
+    AsyncRetrying,
+    before_sleep_log,
+    retry_if_exception_type,
+    wait_exponential_jitter,
+)
+
+from stream.connection import client_options
+from stream.core.events import PARSERS, BadEvent, User
+from stream.dead_letters import DeadLetters, Failure
+from stream.delivery import DeliveryFailed, Headers, Output, Sender, SourceMessage
+from stream.groups import group_of_acts, group_of_users
+from stream.kafka_client import KafkaSender
+from stream.latest import partitions_of, reading
+from stream.pseudonyms import Pseudonymiser
+from stream.settings import Settings
+from stream.topic_admin import wait_for_broker
+from stream.topics import CLICKSTREAM, DEAD_LETTERS, REVIEWS, SEARCHES, USERS
+
+log = logging.getLogger(__name__)
+
+ACTS = (CLICKSTREAM.name, SEARCHES.name, REVIEWS.name)
+STAGE = "pseudonymise"
+#: W3C Trace Context.
+KEPT_HEADERS = ("traceparent", "tracestate")
+#: With its framing, a message stays below Kafka's default limit of 1 MiB.
+MAX_BYTES = 1_000_000
+_BATCH = 2000
+_WAIT_MS = 500
+#: Until the users known before are under the key in use, acts wait, and look again this often.
+_LOOK_AGAIN_S = 0.5
+
+
+class Reader(Protocol):
+    """What is read of a consumer of aiokafka's."""
+
+    async def getmany(self, *, timeout_ms: int, max_records: int) -> dict[TopicPartition, Any]: ...
+
+    def assignment(self) -> Collection[TopicPartition]: ...
+
+    async def position(self, place: TopicPartition) -> int: ...
+
+    async def commit(self, offsets: dict[TopicPartition, int]) -> None: ...
+
+
+def pseudonymous(message: SourceMessage, names: Pseudonymiser) -> list[Output]:
+    """Return what a raw message becomes; raises BadEvent when it cannot be read.
+
+    More than one where a user declines or is erased: that goes for every key's pseudonym.
+    """
+    headers = tuple(header for header in message.headers if header[0] in KEPT_HEADERS)
+    if message.topic == USERS.name and message.value is None:
+        user_id = _key_of(message)
+        return [
+            Output(USERS.name, n.encode(), None, headers=headers) for n in names.all_of(user_id)
+        ]
+    event = PARSERS[message.topic](message.value, message.key)
+    declines = isinstance(event, User) and not event.personalize
+    found = names.all_of(event.user_id) if declines else [names.of(event.user_id)]
+    return [
+        Output(
+            message.topic,
+            name.encode(),
+            _fitting(msgspec.json.encode(_under(name, event, names)), headers),
+            headers=headers,
+        )
+        for name in found
+    ]
+
+
+def _fitting(value: bytes, headers: Headers) -> bytes:
+    """Return a value that a broker takes by default; a pseudonym may be longer than an id."""
+    n_bytes = len(value) + sum(len(content or b"") for _, content in headers)
+    if n_bytes > MAX_BYTES:
+        raise BadEvent(f"expected at most {MAX_BYTES} bytes, got {n_bytes}")
+    return value
+
+
+def _under(name: str, event: Any, names: Pseudonymiser) -> Any:
+    session_id = getattr(event, "session_id", None)
+    if session_id is None:
+        return msgspec.structs.replace(event, user_id=name)
+    return msgspec.structs.replace(event, user_id=name, session_id=names.of_session(session_id))
+
+
+def _key_of(message: SourceMessage) -> str:
+    try:
+        user_id = (message.key or b"").decode()
+    except UnicodeDecodeError:
+        raise BadEvent("the message key is not UTF-8") from None
+    if not user_id:
+        raise BadEvent("a tombstone without a key names no user")
+    return user_id
+
+
+class Pseudonymise:
+    """Copies what a reader gives."""
+
+    def __init__(
+        self, names: Pseudonymiser, sender: Sender, dead_letters: DeadLetters, raw_prefix: str
+    ) -> None:
+        """``dead_letters`` go beside the raw topics, ``sender`` sends to ours."""
+        self._names = names
+        self._sender = sender
+        self._dead_letters = dead_letters
+        self._raw_prefix = raw_prefix
+        self._committed: dict[TopicPartition, int] = {}
+
+    async def step(self, reader: Reader) -> int:
+        """Copy a batch and commit it; return how many messages it had."""
+        batch = await reader.getmany(timeout_ms=_WAIT_MS, max_records=_BATCH)
+        records = [record for some in batch.values() for record in some]
+        if records:
+            await self._copied([self._message(record) for record in records])
+        try:
+            # Not the last record's: behind it there may be a transaction's end, which is no record.
+            at = {place: await reader.position(place) for place in reader.assignment()}
+            new = {place: n for place, n in at.items() if self._committed.get(place) != n}
+            if new:
+                await reader.commit(new)
+                self._committed.update(new)
+        except (CommitFailedError, IllegalStateError) as error:
+            # The partitions have another reader by now, which copies them again.
+            log.info("not committed, to be copied again: %r", error)
+            self._committed.clear()
+        return len(records)
+
+    async def _copied(self, messages: Sequence[SourceMessage]) -> None:
+        outputs: list[Output] = []
+        failures: list[Failure] = []
+        for message in messages:
+            try:
+                outputs += pseudonymous(message, self._names)
+            except BadEvent as error:
+                failures.append(Failure(message, error, STAGE))
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(DeliveryFailed),
+            wait=wait_exponential_jitter(initial=0.5, max=10),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+        ):
+            with attempt:
+                await self._sender.send(outputs)
+                # Tried again, the events go twice; they are known by their ids.
+                await self._dead_letters.send_all(failures)
+
+    def _message(self, record: Any) -> SourceMessage:
+        return SourceMessage(
+            record.topic.removeprefix(self._raw_prefix),
+            record.partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            record.value,
+            tuple(record.headers),
+        )
+
+
+def run_until_told(settings: Settings, names: Pseudonymiser) -> None:
+    """Copy until SIGTERM or Ctrl-C, once a broker is there; what is in hand is copied again."""
+
+    async def copy() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
+        await wait_for_broker(settings)
+        await run(settings, names)
+
+    with suppress(asyncio.CancelledError):
+        asyncio.run(copy())
+
+
+async def run(settings: Settings, names: Pseudonymiser) -> None:
+    """Copy until cancelled.
+
+    Raises LookupError when a topic is missing or has not the partitions that it must have,
+    KafkaError when there is no broker.
+    """
+    raw = await _raw_settings(settings)
+    async with AsyncExitStack() as stack:
+        sender, beside = KafkaSender(settings), KafkaSender(raw)
+        for one in (sender, beside):
+            stack.push_async_callback(one.stop)
+            await one.start()
+        dead_letters = DeadLetters(beside, version("prefstream"), lambda *_: None)
+        copying = Pseudonymise(names, sender, dead_letters, raw.topic_prefix)
+        group = group_of_users(settings, names.key_ids[0])
+        users = await _reading(raw, (USERS.name,), group, stack)
+        known = await _Known.of(users, raw.topic_prefix + USERS.name)
+        following = asyncio.get_running_loop().create_task(_follow(copying, users))
+        stack.callback(following.cancel)
+        reached = asyncio.get_running_loop().create_task(known.reached())
+        stack.callback(reached.cancel)
+        await asyncio.wait({following, reached}, return_when=asyncio.FIRST_COMPLETED)
+        log.info("users are known under key=%s: copying their acts", names.key_ids[0])
+        acts = await _reading(raw, ACTS, group_of_acts(settings), stack)
+        # Of its own: what each has committed is its own.
+        also = Pseudonymise(names, sender, dead_letters, raw.topic_prefix)
+        await asyncio.gather(following, _follow(also, acts))
+
+
+async def _raw_settings(settings: Settings) -> Settings:
+    """Return the settings of what lies beside the raw topics; raises LookupError."""
+    prefix = settings.pseudonym_raw_prefix
+    async with reading(settings) as consumer:
+        for topic in (*ACTS, USERS.name):
+            await partitions_of(consumer, prefix + topic)
+            n_ours = len(await partitions_of(consumer, settings.topic_prefix + topic))
+            if n_ours != settings.partitions:
+                raise LookupError(
+                    f"topic {settings.topic_prefix}{topic}: expected {settings.partitions} "
+                    f"partitions (setting partitions), got {n_ours}"
+                )
+        n_beside = len(await partitions_of(consumer, prefix + DEAD_LETTERS.name))
+    return settings.model_copy(update={"topic_prefix": prefix, "partitions": n_beside})
+
+
+async def _follow(copying: Pseudonymise, reader: Reader) -> None:
+    while True:
+        await copying.step(reader)
+
+
+async def _reading(
+    raw: Settings, topics: Iterable[str], group: str, stack: AsyncExitStack
+) -> AIOKafkaConsumer:
+    consumer = AIOKafkaConsumer(
+        *(raw.topic_prefix + topic for topic in topics),
+        **client_options(raw),
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=round(raw.session_timeout_s * 1000),
+        heartbeat_interval_ms=round(raw.session_timeout_s * 250),
+    )
+    stack.push_async_callback(consumer.stop)
+    await consumer.start()
+    return consumer
+
+
+class _Known:
+    """Whether a group has come to where a topic ended when it was asked first."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int]) -> None:
+        self._consumer = consumer
+        self._ends = ends
+
+    @classmethod
+    async def of(cls, consumer: AIOKafkaConsumer, topic: str) -> _Known:
+        places = [TopicPartition(topic, n) for n in await partitions_of(consumer, topic)]
+        starts = await consumer.beginning_offsets(places)
+        ends = await consumer.end_offsets(places)
+        return cls(consumer, {place: end for place, end in ends.items() if end > starts[place]})
+
+    async def reached(self) -> None:
+        """Return when it has."""
+        while True:
+            for place, end in list(self._ends.items()):
+                # Of the whole group: the other partitions are copied by the other processes.
+                if (await self._consumer.committed(place) or 0) >= end:
+                    del self._ends[place]
+            if not self._ends:
+                return
+            await asyncio.sleep(_LOOK_AGAIN_S)
