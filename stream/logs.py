@@ -23,6 +23,7 @@ QUIET: dict[str, int] = {
     "asyncio": logging.WARNING,
     "faust": logging.WARNING,
     "mode": logging.WARNING,
+    "opentelemetry": logging.WARNING,
     "httpx": logging.WARNING,
     "urllib3": logging.WARNING,
     "filelock": logging.WARNING,

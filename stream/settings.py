@@ -284,6 +284,9 @@ class Settings(BaseSettings):
         le=65535,
         description="First port: encode here, preference on the next; 0 = off.",
     )
+    tracing: bool = Field(
+        False, description="Send spans to an OpenTelemetry collector, as OTEL_* say."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Logging.")
     log_format: Literal["console", "json"] = Field(
         "console", description="Log lines for people, or one JSON object each."

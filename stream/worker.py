@@ -29,6 +29,7 @@ from stream.kafka_client import KafkaSender
 from stream.lag import KafkaOffsets, LagProbe, PartitionLag, Place
 from stream.logs import setup_logging
 from stream.metrics import Metrics
+from stream.otel import TracingUnavailable, otlp
 from stream.settings import BadSettings, Settings, load_settings
 from stream.tiers.base import Parts, Tier
 from stream.topic_admin import BrokerAbsent, check_topics, wait_for_broker
@@ -80,18 +81,26 @@ CRASH_POLL_S = 0.2
 #: on. Python's 700, 10, 10 collect everything every ten seconds at 200 events a second.
 _GC_THRESHOLDS = 10_000, 10, 100
 
-EXIT_CRASHED, EXIT_TOPICS, EXIT_STUCK, EXIT_REFUSED = 1, 3, 4, 5
+EXIT_CRASHED, EXIT_SETTING, EXIT_TOPICS, EXIT_STUCK, EXIT_REFUSED = 1, 2, 3, 4, 5
 
 
 class BadTopics(RuntimeError):
     """Topics are missing or not as they must be; the text names each."""
 
 
-_EXITS: dict[type[Exception], int] = {BadTopics: EXIT_TOPICS, AccessRefused: EXIT_REFUSED}
+_EXITS: dict[type[Exception], int] = {
+    BadTopics: EXIT_TOPICS,
+    AccessRefused: EXIT_REFUSED,
+    TracingUnavailable: EXIT_SETTING,
+}
 
 
 class CannotListen(RuntimeError):
     """The address of metrics and health cannot be had."""
+
+
+#: What a person can mend: its text says all there is to say.
+_TOLD = (AccessRefused, BadTopics, BrokerAbsent, CannotListen, ModelError, TracingUnavailable)
 
 
 def metrics_port(settings: Settings, process: ProcessName) -> int:
@@ -156,7 +165,7 @@ def run_process(settings: Settings, name: ProcessName) -> int:
     asyncio.set_event_loop_policy(KafkaLoopPolicy())
     try:
         return asyncio.run(_Worker(settings, name).run())
-    except (AccessRefused, BadTopics, BrokerAbsent, CannotListen, ModelError) as error:
+    except _TOLD as error:
         log.error("%s", error)
         return _EXITS.get(type(error), EXIT_CRASHED)
 
@@ -233,7 +242,9 @@ class _Worker:
         await sender.start()
         readiness.set("deliveries", True)
         stack.push_async_callback(sender.stop)
-        tier = _build(self._name, Parts.make(settings, self._metrics, readiness, sender))
+        export = otlp(self._name) if settings.tracing else None
+        parts = Parts.make(settings, self._metrics, readiness, sender, export)
+        tier = _build(self._name, parts)
         stack.push_async_callback(tier.stop)
         tier.app.on_events_lost = self._note_lost
         if tier.app.tables:

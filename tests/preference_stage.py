@@ -46,6 +46,7 @@ from stream.messages import (
 )
 from stream.settings import load_settings
 from stream.topics import USER_STATE
+from stream.tracing import Tracing
 
 TITLES = {
     "boots": "red leather boots",
@@ -79,6 +80,7 @@ class PreferenceStage:
         self.monotonic_s = 0.0
         self.reports: list[BatchReport] = []
         self.n_offsets: dict[str, int] = {}
+        self.tracing: Tracing | None = None
         self.build()
 
     def build(self) -> None:
@@ -109,9 +111,15 @@ class PreferenceStage:
             failures=self.failures,
             pace=Pace(s.batch_max, lambda: self.monotonic_s),
             clock=lambda: self.now_ms,
-            report=self.reports.append,
+            report=self.report,
+            tracing=self.tracing,
         )
         self.guard = Guard(self.stage.process, self.stage.reject, self.failures, StormGauge())
+
+    def report(self, batch: BatchReport) -> None:
+        self.reports.append(batch)
+        if self.tracing is not None:
+            self.tracing.reporting(lambda _: None)(batch)
 
     def searching(self, rules: Rules) -> Searching | None:
         s = self.settings

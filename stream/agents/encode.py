@@ -26,9 +26,10 @@ from stream.core.events import (
     parse_search,
     parse_user,
 )
-from stream.delivery import Output, Sender, SourceMessage
+from stream.delivery import Headers, Output, Sender, SourceMessage
 from stream.messages import EmbeddedText, ItemEmbedding, SourcePlace, to_fp16, to_message
 from stream.topics import EMBEDDED_TEXTS, ITEM_EMBEDDINGS, ITEMS
+from stream.tracing import Tracing
 
 #: Longer texts are cut here; what the model reads of the rest is its own limit's matter.
 MAX_CHARS = 20_000
@@ -108,6 +109,7 @@ class Encode:
         sender: Sender,
         failures: Failures,
         report: Report,
+        tracing: Tracing | None = None,
     ) -> None:
         """``queries`` encodes what is searched with; a cache in front of ``encoder``, usually."""
         self._encoder = encoder
@@ -115,6 +117,7 @@ class Encode:
         self._sender = sender
         self._failures = failures
         self._report = report
+        self._tracing = tracing
         self._published: dict[str, bytes] = {}
 
     def restore(self, item_id: str, embedding: ItemEmbedding | None) -> None:
@@ -248,5 +251,10 @@ class Encode:
             dim=dim,
             vector=to_fp16(vector),
         )
+        headers: Headers = ()
+        if self._tracing is not None:
+            headers = self._tracing.carried(message, EMBEDDED_TEXTS.name)
         # The same partition as the event's: its user's state is there.
-        return Output(EMBEDDED_TEXTS.name, message.key, to_message(text), message.partition)
+        return Output(
+            EMBEDDED_TEXTS.name, message.key, to_message(text), message.partition, headers
+        )

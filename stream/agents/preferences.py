@@ -28,6 +28,7 @@ from stream.engine.commits import Committer, Effect
 from stream.engine.table import CONTROL, PartitionTable
 from stream.messages import BadDerived
 from stream.topics import CHURN_RISK, ITEM_PAIRS, RECOMMENDATIONS, SEARCH_RESULTS
+from stream.tracing import Tracing
 
 #: Users folded, or rows looked at, between two breaths of the event loop.
 SLICE = 500
@@ -55,6 +56,7 @@ class Preferences:
         pace: Pace,
         clock: Callable[[], int],
         report: Report,
+        tracing: Tracing | None = None,
     ) -> None:
         self._table = table
         self._committer = committer
@@ -69,6 +71,7 @@ class Preferences:
         self._pace = pace
         self._clock = clock
         self._report = report
+        self._tracing = tracing
         self._states = StateCache()
         self._turn = asyncio.Lock()
 
@@ -83,6 +86,8 @@ class Preferences:
             work = Work(BatchReport("batch", len(batch)))
             self._take_in(batch, work)
             work.load(self._table, self._states)
+            if self._tracing is not None:
+                self._tracing.hear(work.drafts)
             await self._fold(work)
             work.report.seconds["fold"] = perf_counter() - started
             now_ms = self._clock()
@@ -207,6 +212,8 @@ class Preferences:
         for partition, touches in _touches(work).items():
             work.commit(partition).effects.extend(self._pairs(partition, touches))
         commits = work.commits
+        if self._tracing is not None:
+            self._tracing.mark(commits)
         for commit in commits:
             work.report.outputs.update(effect.topic for effect in commit.effects)
             work.report.row_bytes += [

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
 
+from stream.agents.reports import Report
 from stream.dead_letters import DeadLetters
 from stream.engine.app import EngineApp
 from stream.health import Readiness
 from stream.kafka_client import KafkaSender
 from stream.metrics import Metrics
+from stream.observe import reporter
 from stream.settings import Settings
+from stream.tracing import Export, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +37,28 @@ class Parts:
     readiness: Readiness
     sender: KafkaSender
     dead_letters: DeadLetters
+    #: Where spans go; None without tracing.
+    export: Export | None = None
 
     @classmethod
     def make(
-        cls, settings: Settings, metrics: Metrics, readiness: Readiness, sender: KafkaSender
+        cls,
+        settings: Settings,
+        metrics: Metrics,
+        readiness: Readiness,
+        sender: KafkaSender,
+        export: Export | None = None,
     ) -> Parts:
         dead_letters = DeadLetters(sender, version("prefstream"), metrics.count_dead_letters)
-        return cls(settings, metrics, readiness, sender, dead_letters)
+        return cls(settings, metrics, readiness, sender, dead_letters, export)
+
+    def watched(self, stage: str) -> tuple[Tracing | None, Report]:
+        """Return what a stage traces with, if at all, and what it reports its batches to."""
+        report = reporter(self.metrics, self.dead_letters, wall_clock_ms)
+        if self.export is None:
+            return None, report
+        tracing = Tracing(self.export, stage)
+        return tracing, tracing.reporting(report)
 
 
 class Tier(Protocol):

@@ -29,8 +29,7 @@ from stream.dead_letters import StormGauge
 from stream.delivery import SourceMessage
 from stream.engine.app import add_agent, new_app
 from stream.messages import BadDerived, read_item_embedding
-from stream.observe import reporter
-from stream.tiers.base import Background, Parts, wall_clock_ms
+from stream.tiers.base import Background, Parts
 from stream.topics import ITEM_EMBEDDINGS, ITEMS, REVIEWS, SEARCHES, USERS
 
 log = logging.getLogger(__name__)
@@ -77,8 +76,8 @@ class EncodeTier:
     ) -> Encode:
         parts, settings = self._parts, self._parts.settings
         failures = Failures(parts.dead_letters, "encode")
-        report = reporter(parts.metrics, parts.dead_letters, wall_clock_ms)
-        stage = Encode(encoder, queries, parts.sender, failures, report)
+        tracing, report = parts.watched("encode")
+        stage = Encode(encoder, queries, parts.sender, failures, report, tracing)
 
         async def process(batch: Sequence[SourceMessage]) -> None:
             async for attempt in AsyncRetrying(

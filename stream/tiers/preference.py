@@ -34,7 +34,6 @@ from stream.engine.app import add_agent, add_table, new_app, partitions_of
 from stream.engine.commits import Committer
 from stream.engine.table import PartitionTable
 from stream.engine.wholeness import Offsets, require_whole
-from stream.observe import reporter
 from stream.settings import Settings
 from stream.tiers.base import Background, Parts, wall_clock_ms
 from stream.topics import CLICKSTREAM, EMBEDDED_TEXTS, USER_STATE, USERS
@@ -74,6 +73,7 @@ class PreferenceTier:
         self._users = Committer(table, parts.sender, USER_STATE.name, lease=self.app.lease)
         rules = Rules.of(settings)
         failures = Failures(parts.dead_letters, "preferences")
+        tracing, report = parts.watched("preferences")
         self._preferences = Preferences(
             table=table,
             committer=self._users,
@@ -98,7 +98,8 @@ class PreferenceTier:
             failures=failures,
             pace=Pace(settings.batch_max, time.monotonic),
             clock=wall_clock_ms,
-            report=reporter(parts.metrics, parts.dead_letters, wall_clock_ms),
+            report=report,
+            tracing=tracing,
         )
         table.on_partitions_ready = self._users_ready
         add_agent(
