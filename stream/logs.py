@@ -13,6 +13,7 @@ import re
 import traceback
 from copy import copy
 from datetime import datetime, timezone
+from types import TracebackType
 from typing import Any, Literal, TypeGuard
 
 import msgspec
@@ -143,6 +144,13 @@ def setup_logging(
     for name in OURS:
         logging.getLogger(name).setLevel(threshold)
     return handler
+
+
+def tell_uncaught(
+    kind: type[BaseException], error: BaseException, at: TracebackType | None
+) -> None:
+    """Log what ends the process, in place of Python's own words, which quote: a sys.excepthook."""
+    logging.getLogger(OURS[0]).critical("ended by an error", exc_info=(kind, error, at))
 
 
 class _Repeats(logging.Filter):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
@@ -36,6 +37,7 @@ from stream.delivery import DeliveryFailed, Headers, Output, Sender, SourceMessa
 from stream.groups import group_of_acts, group_of_users
 from stream.kafka_client import KafkaSender
 from stream.latest import partitions_of, reading
+from stream.logs import tell_uncaught
 from stream.pseudonyms import Pseudonymiser
 from stream.settings import Settings
 from stream.topic_admin import wait_for_broker
@@ -190,6 +192,7 @@ def run_until_told(settings: Settings, names: Pseudonymiser) -> None:
         await wait_for_broker(settings)
         await run(settings, names)
 
+    sys.excepthook = tell_uncaught
     with suppress(asyncio.CancelledError):
         asyncio.run(copy())
 

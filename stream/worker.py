@@ -27,7 +27,7 @@ from stream.groups import group_of
 from stream.health import Condition, HealthServer, Progress, Readiness
 from stream.kafka_client import KafkaSender
 from stream.lag import KafkaOffsets, LagProbe, PartitionLag, Place
-from stream.logs import setup_logging
+from stream.logs import setup_logging, tell_uncaught
 from stream.metrics import Metrics
 from stream.otel import TracingUnavailable, otlp
 from stream.settings import BadSettings, Settings, load_settings
@@ -160,6 +160,7 @@ def environment(name: ProcessName) -> dict[str, str]:
 def run_process(settings: Settings, name: ProcessName) -> int:
     """Run one process until a signal or a failure; return the exit code."""
     setup_logging(settings.log_level, settings.log_format, name)
+    sys.excepthook = tell_uncaught
     if name == "neighbours":
         os.nice(NICE)
     asyncio.set_event_loop_policy(KafkaLoopPolicy())

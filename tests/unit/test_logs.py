@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from stream.core.events import BadEvent
-from stream.logs import OURS, QUIET, setup_logging
+from stream.logs import OURS, QUIET, setup_logging, tell_uncaught
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGGERS = ("log.", "self.log.")
@@ -150,6 +150,13 @@ def test_an_error_that_may_quote_an_event_is_told_by_kind_and_place(capsys, styl
     assert said.count(type(error).__name__) >= 3
     assert "look_up" in said
     assert "RuntimeError: the batch failed" in said
+
+
+def test_what_ends_a_process_is_told_so_too(capsys):
+    setup_logging("info", "json")
+    tell_uncaught(KeyError, KeyError("anna"), None)
+    record = json_line(capsys)
+    assert (record["level"], record["error"]) == ("critical", "KeyError")
 
 
 def test_our_own_errors_speak_for_themselves(capsys):
