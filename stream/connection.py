@@ -9,13 +9,14 @@ import asyncio
 import ssl
 from typing import Any
 
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection, create_conn
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
+from aiokafka.protocol.metadata import MetadataRequest
 
 from stream.settings import Settings
 from stream.tokens import Grant, TokenProvider, TokenRefused, shared_provider
@@ -115,7 +116,7 @@ async def refusal(settings: Settings) -> AccessRefused | None:
                 host.strip("[]"), int(port), request_timeout_ms=_ASKED_WITHIN_MS, **options
             )
         except _NOT_LET_IN as error:
-            found = AccessRefused(_login_refused(server, settings, error))
+            found = AccessRefused(_login_refused(server, settings, type(error).__name__))
         except TokenRefused as error:
             return AccessRefused(
                 f"no token for user {settings.oauth_client_id!r}: {error}: see settings "
@@ -129,16 +130,32 @@ async def refusal(settings: Settings) -> AccessRefused | None:
         except (KafkaError, OSError, ValueError, asyncio.TimeoutError):
             continue  # away, or not to be told from away
         else:
+            is_in = not settings.uses_tokens or await _answers(connection)
             connection.close()
-            return None
+            if is_in:
+                return None
+            found = AccessRefused(_login_refused(server, settings, "token refused"))
     return found
 
 
-def _login_refused(server: str, settings: Settings, error: KafkaError) -> str:
+async def _answers(connection: AIOKafkaConnection) -> bool:
+    """True when a broker that has been given a token answers.
+
+    One that refuses it says so in a challenge (RFC 7628, 3.2.2) that the client takes for success,
+    and hangs up at the next request.
+    """
+    try:
+        await connection.send(MetadataRequest([]))
+    except (KafkaError, OSError, asyncio.TimeoutError):
+        return False
+    return True
+
+
+def _login_refused(server: str, settings: Settings, reason: str) -> str:
     user, see = settings.sasl_username, "sasl_username, sasl_password, sasl_mechanism"
     if settings.uses_tokens:
         user, see = settings.oauth_client_id, "oauth_scope, oauth_audience, sasl_mechanism"
     return (
         f"broker {server} refuses user {user!r} by {settings.sasl_mechanism} "
-        f"({type(error).__name__}): see settings {see}"
+        f"({reason}): see settings {see}"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 from aiokafka.conn import OAuthAuthenticator
+from sasl_broker import SaslBroker
 from token_server import TokenServer, serving
 
 from stream.connection import AccessRefused, client_options, refusal, token_provider
@@ -187,14 +188,38 @@ def test_all_clients_of_a_process_share_one_provider(server):
     assert SECRET not in repr(provider) + repr(vars(provider)) + repr(credentials(settings))
 
 
-async def test_a_client_without_a_token_is_told_the_settings_to_look_at(server, monkeypatch):
-    async def connect(host, port, sasl_oauth_token_provider, **_):
-        await sasl_oauth_token_provider.token()
+async def test_a_client_with_a_token_is_let_in(server, tmp_path: Path):
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    async with SaslBroker(lambda token: token == "token-1").serving(tls) as broker:
+        settings = settings_of(
+            server,
+            broker=broker.address,
+            security_protocol="SASL_SSL",
+            ssl_ca_file=tmp_path / "ca.pem",
+        )
+        assert await refusal(settings) is None
+        assert broker.tokens == ["token-1"]
 
-    monkeypatch.setattr("stream.connection.create_conn", connect)
-    refused = await refusal(settings_of(server, oauth_client_secret=SECRET[:-1]))
+
+async def test_a_broker_that_refuses_the_token_is_told_with_the_settings_to_look_at(server):
+    async with SaslBroker(lambda _: False).serving() as broker:
+        refused = await refusal(settings_of(server, broker=broker.address))
     assert isinstance(refused, AccessRefused)
-    assert all(said in str(refused) for said in ("'shop'", "invalid_client", "oauth_token_url"))
-    server.status = 503
-    # Away, and not refused: a worker waits for it as for a broker.
-    assert await refusal(settings_of(server, oauth_client_id="other")) is None
+    for said in (broker.address, "'shop'", "token refused", "oauth_scope", "oauth_audience"):
+        assert said in str(refused)
+    assert "token-1" not in str(refused)
+
+
+async def test_a_token_server_that_says_no_is_told_with_the_settings_to_look_at(server):
+    async with SaslBroker(lambda _: True).serving() as broker:
+        wrong = {"broker": broker.address, "oauth_client_secret": SECRET[:-1]}
+        refused = await refusal(settings_of(server, **wrong))
+        assert isinstance(refused, AccessRefused)
+        for said in ("'shop'", "invalid_client", "oauth_token_url", "oauth_client_secret"):
+            assert said in str(refused)
+        server.status = 503
+        # Away, and not refused: a worker waits for it as for a broker.
+        assert await refusal(settings_of(server, broker=broker.address, oauth_scope="x")) is None
+        assert broker.tokens == []
