@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from models.bert_network import DeviceLost, Dtype, OutOfMemory, choose_device, open_network
 from models.encoder import EncoderUnavailable, Fallback, Side
+from models.model_folder import check_files
 from models.weights import ModelFiles, UnsupportedModel, encoder_id
 
 log = logging.getLogger(__name__)
@@ -64,15 +65,18 @@ class BertEncoder:
     ) -> None:
         """Load the model; raises BadDevice, ModelError, or EncoderUnavailable without any device.
 
+        A folder of our own making must be as its manifest says.
+
         ``batch_size`` is the most texts in one pass. ``open_on`` loads the network on a device
         by name, where it is not to be that of ``files``.
         """
+        check_files(files.folder)
         self.encoder_id = encoder_id(files)
         self.dim = files.dim
         self.max_tokens = min(max_tokens, files.max_tokens or max_tokens)
         self.n_truncated = 0
         self._files = files
-        self._tokenizer = _tokenizer(files, self.max_tokens)
+        self._tokenizer = open_tokenizer(files, self.max_tokens)
         self.fallbacks: Counter[Fallback] = Counter()
         self._room = _Room(batch_size, monotonic)
         # What takes over computes exactly: rounded twice, two vectors of a text would lie apart.
@@ -241,7 +245,7 @@ class _Turns:
                 self._changed.notify_all()
 
 
-def _tokenizer(files: ModelFiles, max_tokens: int) -> Any:
+def open_tokenizer(files: ModelFiles, max_tokens: int) -> Any:
     """Return the fast tokenizer, set to cut at ``max_tokens``, the special ones included.
 
     Raises UnsupportedModel.

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from models.encoder import EncoderUnavailable
-from models.weights import ModelError, ModelFiles, Pooling, UnsupportedModel
+from models.weights import DenseFile, ModelError, ModelFiles, Pooling, UnsupportedModel
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +48,19 @@ class BadDevice(ValueError):
 class BertNetwork:
     """A BERT-family model's forward pass on one device. One caller at a time."""
 
-    def __init__(self, model: Any, pooling: Pooling, device: str) -> None:
+    def __init__(
+        self, model: Any, pooling: Pooling, device: str, dense: torch.nn.Module | None = None
+    ) -> None:
+        """``dense`` maps pooled vectors, in float32, to what this network gives."""
         self.device = device
-        self._model = model
+        self.model = model
+        self.dense = dense
         self._pooling = pooling
         self._pad_id = int(model.config.pad_token_id or 0)
 
     @property
     def dtype(self) -> str:
-        return str(self._model.dtype).removeprefix("torch.")
+        return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def tokens_at_once(self) -> int:
@@ -71,12 +76,23 @@ class BertNetwork:
         Raises OutOfMemory or DeviceLost.
         """
         with _device_errors(self.device), torch.inference_mode():
-            ids, mask = self._padded(texts)
             if self.device == "cpu":
-                torch.set_num_threads(1 if ids.numel() <= _ALONE_TOKENS else _N_THREADS)
-            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
-            pooled: NDArray[np.float32] = self._pool(hidden.float(), mask).cpu().numpy()
-            return pooled
+                n_tokens = len(texts) * max(map(len, texts))
+                torch.set_num_threads(1 if n_tokens <= _ALONE_TOKENS else _N_THREADS)
+            vectors: NDArray[np.float32] = self.vectors(texts).cpu().numpy()
+            return vectors
+
+    def vectors(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Return what a call returns as a tensor on the device, with gradients where they are on.
+
+        Raises what torch does.
+        """
+        ids, mask = self._padded(texts)
+        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled = self._pool(hidden.float(), mask)
+        if self.dense is not None:
+            pooled = self.dense(pooled)
+        return pooled
 
     def _padded(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return ids (n, longest) and the mask of real tokens; no mask where none is padded."""
@@ -116,10 +132,11 @@ def open_network(files: ModelFiles, device: str, dtype: Dtype = "auto") -> BertN
     """
     with _device_errors(device):
         model = _load(files).to(device)
-        exact = BertNetwork(model, files.pooling, device)
-        if dtype == "float32" or (dtype == "auto" and not _fast_bfloat16(device)):
+        dense = None if files.dense is None else _load_dense(files.dense, files.name).to(device)
+        exact = BertNetwork(model, files.pooling, device, dense)
+        if dtype == "float32" or (dtype == "auto" and not fast_bfloat16(device)):
             return exact
-        half = BertNetwork(copy.deepcopy(model).to(torch.bfloat16), files.pooling, device)
+        half = BertNetwork(copy.deepcopy(model).to(torch.bfloat16), files.pooling, device, dense)
         if dtype == "bfloat16":
             return half
         cosine = _lowest_cosine(exact, half, int(model.config.vocab_size))
@@ -155,7 +172,20 @@ def _load(files: ModelFiles) -> Any:
     return model.eval()
 
 
-def _fast_bfloat16(device: str) -> bool:
+def _load_dense(file: DenseFile, name: str) -> torch.nn.Module:
+    """Return the layer behind the pooling, in float32; raises UnsupportedModel."""
+    linear = torch.nn.Linear(file.n_in, file.n_out, bias=file.has_bias)
+    try:
+        tensors = load_file(file.weights)
+        linear.load_state_dict({key.removeprefix("linear."): t for key, t in tensors.items()})
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UnsupportedModel(f"model {name!r}: {file.weights}: {error}") from error
+    layers = [linear, torch.nn.Tanh()] if file.has_tanh else [linear]
+    return torch.nn.Sequential(*layers).requires_grad_(False).eval()
+
+
+def fast_bfloat16(device: str) -> bool:
+    """Return whether a device computes bfloat16 itself."""
     if device != "cpu":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Without these instructions it is computed by way of float32, and slower.

@@ -37,9 +37,28 @@ def write_folder(
 
     Raises ModelError when there is something already, OSError when it cannot be written.
     """
+    check_new(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as unfinished:
+        new = Path(unfinished) / "model"
+        new.mkdir()
+        for file, content in files.items():
+            (new / file).write_bytes(content)
+        return finish_folder(new, folder, kind, facts)
+
+
+def check_new(folder: Path) -> None:
+    """Raise ModelError when there is something at a folder that is to be written."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder}: there is something already; name a new folder")
-    digests = {name: _digest(content) for name, content in files.items()}
+
+
+def finish_folder(made: Path, folder: Path, kind: str, facts: Mapping[str, Any]) -> str:
+    """Add a manifest to the files in ``made``, move it to ``folder``, on the same disk, and return
+    the model's name. Raises ModelError when there is something already, and OSError."""
+    check_new(folder)
+    found = sorted(path for path in made.rglob("*") if path.is_file())
+    digests = {path.relative_to(made).as_posix(): _digest_of(path) for path in found}
     name = f"{kind}-{_digest(json.dumps(digests, sort_keys=True).encode())[:12]}"
     manifest = {
         "version": VERSION,
@@ -48,16 +67,32 @@ def write_folder(
         "files": {file: {"sha256": digest} for file, digest in digests.items()},
         **facts,
     }
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as unfinished:
-        new = Path(unfinished) / "model"
-        new.mkdir()
-        for file, content in files.items():
-            (new / file).write_bytes(content)
-        text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        (new / MANIFEST).write_text(text, encoding="utf-8")
-        os.replace(new, folder)
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    (made / MANIFEST).write_text(text, encoding="utf-8")
+    os.replace(made, folder)
     return name
+
+
+def check_files(folder: Path) -> None:
+    """Raise ModelError where a folder has a manifest and a file is not as it says.
+
+    A folder without one, such as a model that was downloaded, passes.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    files = _manifest(folder).get("files")
+    if not isinstance(files, dict):
+        raise ModelError(f"{folder / MANIFEST}: lacks files")
+    for file, stated in files.items():
+        path = Path(file)
+        if path.is_absolute() or ".." in path.parts:
+            raise ModelError(f"{folder / MANIFEST}: names {file!r}, which is not below it")
+        try:
+            digest = _digest_of(folder / path)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder / file}: cannot be read: {error}") from None
+        if not isinstance(stated, dict) or stated.get("sha256") != digest:
+            raise ModelError(f"{folder / file}: damaged: its sha256 is not the manifest's")
 
 
 def read_folder(folder: Path, kind: str) -> ModelFolder:
@@ -105,6 +140,14 @@ def _read(folder: Path, file: str, stated: object) -> bytes:
     if _digest(content) != expected:
         raise ModelError(f"{folder / file}: damaged: its sha256 is not the manifest's")
     return content
+
+
+def _digest_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _digest(content: bytes) -> str:

@@ -63,6 +63,11 @@ _HUB_FILES = ["*.json", "*.txt", "*.model", "model*.safetensors"]
 _E5_NAME = re.compile(r"(^|-)e5-(?!.*instruct)", re.IGNORECASE)
 # These count positions from behind the padding token's, and so have two fewer than they say.
 _PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+#: What may follow a dense layer, as sentence-transformers writes it, and whether that is tanh.
+_ACTIVATIONS = {
+    "torch.nn.modules.activation.Tanh": True,
+    "torch.nn.modules.linear.Identity": False,
+}
 _HALVES = re.compile("[\ud800-\udfff]")
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model")
 
@@ -84,12 +89,24 @@ class UnexpectedFiles(ModelError):
 
 
 @dataclass(frozen=True, slots=True)
+class DenseFile:
+    """A linear layer behind the pooling: its weights, its sizes, and whether tanh follows."""
+
+    weights: Path
+    n_in: int
+    n_out: int
+    has_bias: bool
+    has_tanh: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFiles:
     """Where a model lies, and how a text becomes a vector with it.
 
     ``dim`` is the length of a vector; ``max_tokens`` the longest text the model takes, None
-    when its files do not say. Prefixes go before every text of their side. ``pinned`` is what
-    files must be, by name; ``sha256`` what all that decides a vector must be, where it is known.
+    when its files do not say. Prefixes go before every text of their side. ``dense`` is the layer
+    that a pooled vector goes through, where there is one. ``pinned`` is what files must be, by
+    name; ``sha256`` what all that decides a vector must be, where it is known.
     """
 
     name: str
@@ -100,6 +117,7 @@ class ModelFiles:
     query_prefix: str = ""
     passage_prefix: str = ""
     max_tokens: int | None = None
+    dense: DenseFile | None = None
     pinned: Mapping[str, str] = field(default_factory=dict, hash=False)
     sha256: str = ""
 
@@ -198,13 +216,19 @@ def read_folder(folder: Path, name: str) -> ModelFiles:
     dim = config.get("hidden_size") or config.get("dim")
     if not _is_count(dim):
         raise UnsupportedModel(f"model {name!r}: config.json has no hidden_size")
+    conventions = _conventions(folder, name)
+    dense = conventions.get("dense")
+    if dense is not None and dense.n_in != dim:
+        raise UnsupportedModel(
+            f"model {name!r}: its Dense layer takes {dense.n_in} numbers, the model gives {dim}"
+        )
     return ModelFiles(
         name=name,
         folder=folder,
         weights=weights,
-        dim=dim,
+        dim=dim if dense is None else dense.n_out,
         max_tokens=_max_tokens(folder, config),
-        **_conventions(folder, name),
+        **conventions,
     )
 
 
@@ -218,7 +242,10 @@ def encoder_id(files: ModelFiles) -> str:
     for part in (files.pooling, files.query_prefix, files.passage_prefix):
         digest.update(part.encode() + b"\0")
     tokenizer = [folder for file in _TOKENIZER_FILES if (folder := files.folder / file).is_file()]
-    paths = (*files.weights, *tokenizer[:1])
+    dense = [files.dense.weights] if files.dense else []
+    if files.dense and files.dense.has_tanh:
+        digest.update(b"tanh\0")
+    paths = (*files.weights, *dense, *tokenizer[:1])
     if missing := set(files.pinned) - {path.name for path in paths}:
         raise UnexpectedFiles(f"model {files.name!r}: {files.folder} lacks {sorted(missing)}")
     for path in paths:
@@ -304,7 +331,7 @@ def _conventions(folder: Path, name: str) -> dict[str, Any]:
     e5 = _E5_NAME.search(name) is not None
     passage = next((prompts[key] for key in ("document", "passage") if prompts.get(key)), "")
     return {
-        "pooling": _sentence_transformers_pooling(folder, name),
+        **_sentence_transformers_layers(folder, name),
         "query_prefix": _prefix(prompts.get("query"), name) or ("query: " if e5 else ""),
         "passage_prefix": _prefix(passage, name) or ("passage: " if e5 else ""),
     }
@@ -320,22 +347,41 @@ def _prefix(value: object, name: str) -> str:
     return value
 
 
-def _sentence_transformers_pooling(folder: Path, name: str) -> Pooling:
+def _sentence_transformers_layers(folder: Path, name: str) -> dict[str, Any]:
+    """Return the pooling, and the dense layer where there is one."""
     modules = _read_json(folder / "modules.json", None, list)
     if modules is None:
         log.warning("model=%s does not say how its vectors are made: taking the mean", name)
-        return "mean"
-    pooling: Pooling = "mean"
+        return {"pooling": "mean"}
+    layers: dict[str, Any] = {"pooling": "mean"}
     for module in modules:
         kind, path = _module(module, name)
         if kind == "Pooling":
             settings = _read_json(folder / path / "config.json")
             if not settings.get("include_prompt", True):
                 raise UnsupportedModel(f"model {name!r}: pooling leaves its prompt out")
-            pooling = _pooling(_pooling_mode(settings), name)
+            layers["pooling"] = _pooling(_pooling_mode(settings), name)
+        elif kind == "Dense" and "dense" not in layers:
+            layers["dense"] = _dense(folder / path, name)
         elif kind not in ("Transformer", "Normalize"):
             raise UnsupportedModel(f"model {name!r}: modules.json has a {kind} layer")
-    return pooling
+    return layers
+
+
+def _dense(folder: Path, name: str) -> DenseFile:
+    settings = _read_json(folder / "config.json")
+    n_in, n_out = settings.get("in_features"), settings.get("out_features")
+    activation = settings.get("activation_function", "torch.nn.modules.activation.Tanh")
+    weights = folder / "model.safetensors"
+    if not (_is_count(n_in) and _is_count(n_out)):
+        raise UnsupportedModel(f"model {name!r}: {folder / 'config.json'} has no sizes")
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        raise UnsupportedModel(f"model {name!r}: a Dense layer with {activation!r}")
+    if settings.get("use_residual") or not _is_file(weights):
+        raise UnsupportedModel(f"model {name!r}: {folder} is no linear layer in model.safetensors")
+    return DenseFile(
+        weights, n_in, n_out, settings.get("bias", True) is True, _ACTIVATIONS[activation]
+    )
 
 
 def _module(module: object, name: str) -> tuple[str, Path]:

@@ -50,7 +50,7 @@ def failing_network(
 ) -> BertNetwork:
     """Return a model's real network behind a device that fails as ``FailingModel`` says."""
     sound = open_network(files, "cpu", "float32")
-    model = FailingModel(sound._model, room, lost_after)
+    model = FailingModel(sound.model, room, lost_after)
     return BertNetwork(model, files.pooling, NOT_THE_CPU)
 
 
@@ -65,8 +65,9 @@ def small_bert(folder: Path, dim: int = 32) -> Path:
     digits = [str(n) for n in range(10)]
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *digits]
     words += [f"##{sign}" for sign in (*letters, *digits)]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
+    # Given as a file it is ignored since transformers 5, and every word unknown.
+    tokenizer = BertTokenizerFast(vocab={word: number for number, word in enumerate(words)})
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(7)
     config = BertConfig(
         vocab_size=len(words),

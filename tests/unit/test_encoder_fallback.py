@@ -52,7 +52,7 @@ def on_device(
         return devices.pop() if devices else open_network(files, name, "float32")
 
     encoder = BertEncoder(files, device="cpu", open_on=open_on, monotonic=clock or Clock())
-    model = device._model
+    model = device.model
     assert isinstance(model, FailingModel)
     return encoder, model
 
@@ -151,7 +151,7 @@ def test_what_torch_says_is_told_apart(
     def fail(**_: object) -> None:
         raise error
 
-    network._model.forward = fail
+    network.model.forward = fail
     with pytest.raises(meaning) as raised:
         network([[2, 3]])
     assert type(raised.value) is meaning
@@ -210,7 +210,7 @@ from models.weights import resolve
 encoder = BertEncoder(resolve("all-MiniLM-L6-v2"), device="cuda")
 before = encoder.encode(["warm wool socks"])
 print(encoder.device)
-words = encoder._network._model.embeddings.word_embeddings
+words = encoder._network.model.embeddings.word_embeddings
 forward = words.forward
 words.forward = lambda ids: forward(ids + 10_000_000)
 after = encoder.encode(["warm wool socks"])

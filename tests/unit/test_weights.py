@@ -10,6 +10,7 @@ import pytest
 
 from models.weights import (
     PINS,
+    DenseFile,
     ModelNotFound,
     UnexpectedFiles,
     UnsupportedModel,
@@ -31,6 +32,17 @@ def modules(*kinds: str) -> list[dict[str, str]]:
         {"type": f"sentence_transformers.models.{kind}", "path": paths.get(kind, kind)}
         for kind in kinds
     ]
+
+
+def dense(**changed: Any) -> dict[str, Any]:
+    """The files of a dense layer, of 8 numbers to 4."""
+    settings = {
+        "in_features": 8,
+        "out_features": 4,
+        "bias": False,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    return {"Dense/config.json": {**settings, **changed}, "Dense/model.safetensors": b"layer"}
 
 
 def write(folder: Path, files: dict[str, Any]) -> Path:
@@ -242,7 +254,37 @@ def test_pooling_is_read(files: dict[str, Any], pooling: str, tmp_path: Path) ->
             id="two-at-once",
         ),
         pytest.param(
-            {"modules.json": modules("Transformer", "Dense")}, "a Dense layer", id="another-layer"
+            {"modules.json": modules("Transformer", "CNN")}, "a CNN layer", id="another-layer"
+        ),
+        pytest.param(
+            {"modules.json": modules("Transformer", "Dense", "Dense"), **dense()},
+            "a Dense layer",
+            id="two-dense-layers",
+        ),
+        pytest.param(
+            {"modules.json": modules("Transformer", "Dense"), **dense(out_features=0)},
+            "has no sizes",
+            id="dense-without-sizes",
+        ),
+        pytest.param(
+            {"modules.json": modules("Transformer", "Dense"), **dense(in_features=9)},
+            "takes 9 numbers, the model gives 8",
+            id="dense-of-another-model",
+        ),
+        pytest.param(
+            {"modules.json": modules("Transformer", "Dense"), **dense(activation_function="os.x")},
+            "with 'os.x'",
+            id="dense-with-code",
+        ),
+        pytest.param(
+            {"modules.json": modules("Transformer", "Dense"), **dense(activation_function=[])},
+            r"with \[\]",
+            id="dense-with-no-name",
+        ),
+        pytest.param(
+            {"modules.json": modules("Transformer", "Dense"), **dense(use_residual=True)},
+            "is no linear layer",
+            id="dense-with-more-in-it",
         ),
         pytest.param(
             {
@@ -338,6 +380,15 @@ def test_the_longest_text_is_the_least_limit(
     assert resolve(str(write(tmp_path, files))).max_tokens == limit
 
 
+def test_a_dense_layer_decides_the_dimension(tmp_path: Path) -> None:
+    layers = {"modules.json": modules("Transformer", "Pooling", "Dense", "Normalize"), **dense()}
+    found = resolve(str(write(tmp_path, {**layers, "1_Pooling/config.json": MEAN})))
+    assert found.dim == 4
+    assert found.dense == DenseFile(
+        tmp_path / "Dense/model.safetensors", 8, 4, has_bias=False, has_tanh=False
+    )
+
+
 # --- the name of its space -----------------------------------------------------------------------
 
 
@@ -364,6 +415,21 @@ def test_whatever_decides_a_vector_changes_the_space(
     before = read_folder(write(tmp_path / "a", {}), "shop-bert")
     after = read_folder(write(tmp_path / "b", change), "shop-bert")
     assert encoder_id(before) != encoder_id(after)
+
+
+def test_a_dense_layer_is_a_part_of_the_space(tmp_path: Path) -> None:
+    layers = {"modules.json": modules("Transformer", "Dense")}
+    tanh = {"activation_function": "torch.nn.modules.activation.Tanh"}
+    other = {"Dense/model.safetensors": b"other"}
+    ids = {
+        encoder_id(read_folder(write(tmp_path / name, {**layers, **files}), "shop-bert"))
+        for name, files in {
+            "a": dense(),
+            "b": {**dense(), **other},
+            "c": dense(**tanh),
+        }.items()
+    }
+    assert len(ids) == 3
 
 
 # --- what its files must be ----------------------------------------------------------------------
