@@ -291,6 +291,9 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="Log lines for people, or one JSON object each."
     )
+    wandb_project: str = Field(
+        "", description="Trainings tell Weights & Biases too, in this project; empty = not."
+    )
 
     @field_validator("weights")
     @classmethod

@@ -24,6 +24,7 @@ COMMANDS = [
     ["forget"],
     ["schema"],
     ["train", "churn"],
+    ["train", "encoder"],
     *(["bench", figure] for figure in (*FULL, "all")),
 ]
 
