@@ -23,7 +23,8 @@ from models.training.journals import Journal, TensorBoard, WeightsAndBiases
 from models.training.trainable import How, Mode, Tuned, prepare
 from models.weights import ModelError, ModelFiles, encoder_id
 
-#: Where a mode is begun with, found on Amazon Beauty's item before the last.
+#: The highest rate of each mode where none is given. The projection's was tried on Amazon Beauty's
+#: item before the last; the others are what their papers and sentence-transformers use.
 LEARNING_RATES: Mapping[Mode, float] = {
     "full": 1e-4,
     "frozen": 1e-4,

@@ -19,7 +19,7 @@ from models.evaluation.ranking import PerUser
 from models.evaluation.splits import leave_one_out
 from models.training.encoder import LEARNING_RATES, Behaviour, Request, fit_encoder
 from models.training.examples import next_items, together
-from models.training.fine_tuning import HeldOut, Outcome, Plan
+from models.training.fine_tuning import HeldOut, NothingLearnt, Outcome, Plan
 from models.training.trainable import How, Mode
 from models.weights import ModelFiles, resolve
 from stream.evaluate.datasets import Sequences, load_amazon_beauty
@@ -61,7 +61,11 @@ def evaluate(
         on_step(f"training, {mode}")
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "encoder"
-            outcome = _fit(out, base, behaviour, mode, quick, settings)
+            try:
+                outcome = _fit(out, base, behaviour, mode, quick, settings)
+            except NothingLearnt as error:
+                took.append(f"{mode}: {error}")
+                continue
             on_step(f"encoding by {mode}")
             tuned = settings.model_copy(update={"encoder": str(out)})
             found[mode] = ask(encoded(beauty.titles, tuned))
