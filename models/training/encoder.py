@@ -33,6 +33,8 @@ LEARNING_RATES: Mapping[Mode, float] = {
     "ia3": 5e-3,
     "projection": 1e-3,
 }
+#: Different texts of a pass: a projection's cost next to nothing, and more negatives are better.
+TEXTS_AT_ONCE: Mapping[Mode, int] = {**dict.fromkeys(LEARNING_RATES, 128), "projection": 1024}
 _RUN = "run.json"
 
 

@@ -116,7 +116,10 @@ def encoder(
     learning_rate: Annotated[
         float | None, typer.Option(min=0, help="The highest; default: the mode's.")
     ] = None,
-    texts: Annotated[int, typer.Option(min=8, help="Different texts of a pass.")] = 128,
+    texts: Annotated[
+        int | None,
+        typer.Option(min=8, help="Different texts of a pass; default: 1024 of projection, 128."),
+    ] = None,
     accumulate: Annotated[int, typer.Option(min=1, help="Passes of a step.")] = 1,
     temperature: Annotated[
         float, typer.Option(min=0.001, help="The loss sees cosines over it.")
@@ -157,6 +160,7 @@ def encoder(
     try:
         from models.training.encoder import (
             LEARNING_RATES,
+            TEXTS_AT_ONCE,
             Request,
             TooLittle,
             fit_encoder,
@@ -176,7 +180,7 @@ def encoder(
         n_steps=steps,
         learning_rate=learning_rate or LEARNING_RATES[mode.value],
         loss=loss.value,
-        texts_at_once=texts,
+        texts_at_once=texts or TEXTS_AT_ONCE[mode.value],
         accumulate=accumulate,
         temperature=temperature,
         validate_every=validate_every,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from models.evaluation import baselines, intervals, ranking
 from models.evaluation.ranking import PerUser
 from models.evaluation.splits import leave_one_out
-from models.training.encoder import LEARNING_RATES, Behaviour, Request, fit_encoder
+from models.training.encoder import LEARNING_RATES, TEXTS_AT_ONCE, Behaviour, Request, fit_encoder
 from models.training.examples import next_items, together
 from models.training.fine_tuning import HeldOut, NothingLearnt, Outcome, Plan
 from models.training.trainable import How, Mode
@@ -29,8 +29,8 @@ from stream.settings import Settings
 
 K = 10
 _METRICS = ("recall_at_10", "ndcg_at_10")
-#: Mode -> its steps, and the texts of each: a projection's cost next to nothing.
-_SIZES: Mapping[Mode, tuple[int, int]] = {"projection": (600, 1024), "full": (1000, 128)}
+#: What is tried, and how many steps of it.
+_STEPS: Mapping[Mode, int] = {"projection": 600, "full": 1000}
 _MAX_TOKENS = 32
 
 
@@ -57,7 +57,7 @@ def evaluate(
     on_step(f"encoding {beauty.n_items:,} titles")
     found = {"as it is": ask(encoded(beauty.titles, settings))}
     took = []
-    for mode in ("projection",) if quick else tuple(_SIZES):
+    for mode in ("projection",) if quick else tuple(_STEPS):
         on_step(f"training, {mode}")
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "encoder"
@@ -90,8 +90,7 @@ def beauty_behaviour(beauty: Sequences, step_decay: float) -> Behaviour:
 def _fit(
     out: Path, base: ModelFiles, behaviour: Behaviour, mode: Mode, quick: bool, settings: Settings
 ) -> Outcome:
-    n_steps, texts_at_once = _SIZES[mode]
-    plan = Plan(n_steps, LEARNING_RATES[mode], texts_at_once=texts_at_once)
+    plan = Plan(_STEPS[mode], LEARNING_RATES[mode], texts_at_once=TEXTS_AT_ONCE[mode])
     if quick:
         plan = replace(plan, n_steps=50, validate_every=50)
     how = How(mode, plan.n_steps)
