@@ -27,6 +27,8 @@ class CatalogueView(Protocol):
     def centred(self, rows: Rows) -> Vectors: ...
     def centre(self, vectors: Vectors, weights: NDArray[np.float32]) -> Vectors: ...
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]: ...
+    def learnt(self, rows: Rows) -> Vectors: ...
+    def search_learnt(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]: ...
     def neighbours(self, rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]: ...
     def popular(self, k: int, region: str | None, now_ms: int) -> Rows: ...
     def new_arrivals(self, k: int, now_ms: int) -> Rows: ...
@@ -63,20 +65,32 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What the user model finds: ``rows`` (f,) for the shoppers ``owners`` (f,), whose learnt
+    vectors are ``shoppers`` (b, dim); dim is 0 without a model."""
+
+    owners: NDArray[np.int64]
+    rows: Rows
+    shoppers: Vectors
+
+
+@dataclass(frozen=True, slots=True)
 class Pools:
     """The candidates of b shoppers side by side, m in all, none twice for the same shopper, all
     recommendable and none excluded.
 
     ``owners`` (m,), the shopper's number, never falling; ``rows`` (m,); ``text`` (m,), the text
-    part of the score, NaN where only its bound is known; ``together`` (m,), the sum over the
-    history of coefficient times C; ``popular`` (m,) and ``new_arrival`` (m,), 1 for the first of
-    those lists falling to 0 behind the last. ``entries`` (t,) are the positions of the pairs in
-    Together, ``history`` (e,) those of the elements' own items; PADDING for what is not in it.
+    part of the score, NaN where only its bound is known; ``fit`` (m,), by the user model, 0
+    without one; ``together`` (m,), the sum over the history of coefficient times C;
+    ``popular`` (m,) and ``new_arrival`` (m,), 1 for the first of those lists falling to 0 behind
+    the last. ``entries`` (t,) are the positions of the pairs in Together, ``history`` (e,) those
+    of the elements' own items; PADDING for what is not in it.
     """
 
     owners: NDArray[np.int64]
     rows: Rows
     text: NDArray[np.float32]
+    fit: NDArray[np.float32]
     together: NDArray[np.float32]
     popular: NDArray[np.float32]
     new_arrival: NDArray[np.float32]
@@ -91,6 +105,7 @@ class Pools:
             owners=self.owners[kept],
             rows=self.rows[kept],
             text=self.text[kept],
+            fit=self.fit[kept],
             together=self.together[kept],
             popular=self.popular[kept],
             new_arrival=self.new_arrival[kept],
@@ -105,7 +120,12 @@ def bounds_of_each(owners: NDArray[np.int64], n_owners: int) -> list[tuple[int, 
 
 
 def merge(
-    shoppers: Shoppers, found: Found, shelf: Shelf, together: Together, catalogue: CatalogueView
+    shoppers: Shoppers,
+    found: Found,
+    foreseen: Foreseen,
+    shelf: Shelf,
+    together: Together,
+    catalogue: CatalogueView,
 ) -> Pools:
     """Return the pools: each row of any source once, less the excluded and not recommendable."""
     n_shoppers = len(shoppers)
@@ -113,22 +133,29 @@ def merge(
     owners = np.concatenate(
         [
             found.owners,
+            foreseen.owners,
             np.repeat(np.arange(n_shoppers), n_popular),
             np.repeat(np.arange(n_shoppers), len(shelf.new_arrival)),
             shoppers.owners[together.elements],
         ]
     )
     rows = np.concatenate(
-        [found.rows, *shelf.popular, *[shelf.new_arrival] * n_shoppers, together.rows]
+        [
+            found.rows,
+            foreseen.rows,
+            *shelf.popular,
+            *[shelf.new_arrival] * n_shoppers,
+            together.rows,
+        ]
     )
     # One number for a row of a shopper: sorting it brings repeats together, shopper by shopper.
     stride = int(rows.max(initial=0)) + 1
     keys, places = np.unique(owners * stride + rows, return_inverse=True)
     n = len(keys)
-    n_found, n_shelf = len(found.rows), sum(n_popular)
+    n_found, n_foreseen, n_shelf = len(found.rows), len(foreseen.rows), sum(n_popular)
     n_new = n_shoppers * len(shelf.new_arrival)
-    at_found, at_popular, at_new, at_entries = np.split(
-        places, np.cumsum([n_found, n_shelf, n_new])
+    at_found, _, at_popular, at_new, at_entries = np.split(
+        places, np.cumsum([n_found, n_foreseen, n_shelf, n_new])
     )
     distinct = keys % stride
     text = np.full(n, np.nan, np.float32)
@@ -138,6 +165,7 @@ def merge(
         owners=keys // stride,
         rows=distinct,
         text=text,
+        fit=np.zeros(n, np.float32),
         together=np.bincount(at_entries, weights, n).astype(np.float32),
         popular=_put(at_popular, [_falling(length) for length in n_popular], n),
         new_arrival=_put(at_new, [_falling(len(shelf.new_arrival))] * n_shoppers, n),
@@ -150,7 +178,12 @@ def merge(
     excluded = _positions(keys, of_barred, np.concatenate(barred), stride)
     allowed[excluded[excluded != PADDING]] = False
     _bar_hashed(allowed, pools, shoppers.profiles, catalogue)
-    return pools.take(np.flatnonzero(allowed))
+    pools = pools.take(np.flatnonzero(allowed))
+    if foreseen.shoppers.shape[1]:
+        # Of all: the vectors are short, and the fit of most would be guessed too high by far.
+        learnt = catalogue.learnt(pools.rows)
+        np.einsum("md,md->m", learnt, foreseen.shoppers[pools.owners], out=pools.fit)
+    return pools
 
 
 def _bar_hashed(

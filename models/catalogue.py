@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from models.catalogue_state import CatalogueState, NeighbourState
 from models.hashed_ids import hash_of
-from models.item_index import PADDING, ExactIndex, ItemIndex, Vectors, check_dim
+from models.item_index import PADDING, ExactIndex, ItemIndex, Vectors, check_dim, nothing_found
 from models.item_vectors import ItemVectors
 from models.items import ItemFacts
+from models.learnt_items import LearntItems
 from models.neighbours import NeighbourFacts, NeighbourTable, Taken
 from models.popularity import Order, Popularity
 from models.rows import first_allowed, grown, merged
@@ -33,7 +34,8 @@ class Catalogue:
     Every method may be called from any thread. Writers hold the one lock for milliseconds.
     ``inline_below``: catalogues up to this size renew mean and index inside ``put_vectors``;
     larger ones when their owner calls ``rebuild`` (see ``rebuild_due``), in a thread of its own.
-    ``texts`` is told what the shop says, by row; its owner calls its ``refresh``.
+    ``texts`` is told what the shop says, by row; its owner calls its ``refresh``. ``learnt`` is
+    told of the encoder's vectors.
     """
 
     def __init__(
@@ -45,9 +47,11 @@ class Catalogue:
         popularity_half_life_ms: float = 2 * DAY_MS,
         inline_below: int = 2_000,
         texts: TextIndex | None = None,
+        learnt: LearntItems | None = None,
     ) -> None:
         self.dim = dim
         self._texts = texts
+        self._learnt = learnt
         self._factory = index_factory or (lambda _expected_items: ExactIndex(dim))
         self._half_lives_ms = cooccurrence_half_life_ms, popularity_half_life_ms
         self._inline_below = inline_below
@@ -61,6 +65,8 @@ class Catalogue:
     def _empty(self) -> None:
         cooccurrence_ms, popularity_ms = self._half_lives_ms
         self._vectors = ItemVectors(self.dim, self._factory, self._lock)
+        if self._learnt is not None:
+            self._learnt.clear()
         self._facts: dict[int, ItemFacts] = {}
         self._neighbours = NeighbourTable(cooccurrence_ms)
         self._popularity = Popularity(popularity_ms)
@@ -97,7 +103,7 @@ class Catalogue:
         check_dim(self.dim, vectors)
         with self._lock:
             rows = self._intern(item_ids)
-        self._vectors.put(rows, vectors)
+        self._put_vectors(rows, vectors)
         with self._lock:
             self._judge(rows)
         self._rebuild_if_small()
@@ -129,6 +135,8 @@ class Catalogue:
         with self._lock:
             rows = self._known(item_ids)
             self._vectors.drop(rows)
+            if self._learnt is not None:
+                self._learnt.drop(rows)
             self._judge(rows)
         self._rebuild_if_small()
 
@@ -165,7 +173,10 @@ class Catalogue:
 
         ``quick`` renews the mean and leaves a large catalogue exact until a real rebuild.
         """
-        return self._vectors.rebuild(quick)
+        is_mine = self._vectors.rebuild(quick)
+        if is_mine and self._learnt is not None:
+            self._learnt.rebuild(quick)
+        return is_mine
 
     # Reading: items -----------------------------------------------------------------------------
 
@@ -253,6 +264,25 @@ class Catalogue:
         with self._lock:
             return self._vectors.search(queries, k, self._recommendable, self._n_recommendable)
 
+    # Reading: learnt vectors --------------------------------------------------------------------
+
+    def learnt(self, rows: Rows) -> Vectors:
+        """Return learnt unit vectors, shape (n, dim), zero where there is none; dim 0 without a
+        user model."""
+        if self._learnt is None:
+            return np.zeros((len(rows), 0), np.float32)
+        return self._learnt.vectors(rows)
+
+    def search_learnt(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
+        """Return scores and rows, both (n_queries, k), of recommendable items, best first.
+
+        ``queries`` are a user model's vectors of shoppers. What is missing is PADDING.
+        """
+        if self._learnt is None:
+            return nothing_found(len(queries), k)
+        with self._lock:
+            return self._learnt.search(queries, k, self._recommendable, self._n_recommendable)
+
     # Reading: what shoppers did -----------------------------------------------------------------
 
     def neighbours(self, rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
@@ -327,7 +357,7 @@ class Catalogue:
         vector_rows = rows[state.vector_places]
         for start in range(0, len(vector_rows), 16_384):
             block = slice(start, start + 16_384)
-            self._vectors.put(vector_rows[block], state.vectors[block].astype(np.float32))
+            self._put_vectors(vector_rows[block], state.vectors[block].astype(np.float32))
         with self._lock:
             self._judge(vector_rows)
         self.rebuild(quick=True)
@@ -366,6 +396,14 @@ class Catalogue:
         self._id_hashes = grown(self._id_hashes, len(self._ids))
         self._in_stock = grown(self._in_stock, len(self._ids))
         self._recommendable = grown(self._recommendable, len(self._ids))
+
+    def _put_vectors(self, rows: Rows, vectors: Vectors) -> None:
+        self._vectors.put(rows, vectors)
+        if self._learnt is not None:
+            # As they are kept, in half precision: a snapshot brings back the same.
+            with self._lock:
+                kept, _ = self._vectors.raw(rows)
+            self._learnt.put(rows, self.item_ids(rows), kept)
 
     def _known(self, item_ids: Sequence[str]) -> Rows:
         return np.array([self._row_of[i] for i in item_ids if i in self._row_of], np.int64)

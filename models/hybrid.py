@@ -8,6 +8,8 @@ nothing (its items have left the catalogue) the interest sums speak in its place
 The part of an item's score that texts speak for is its vector times the shopper's query
 ``u = a * sum_j max(c_j, 0) h_j + reach * (long_share * long + short_share * short)``. What speaks
 against is left out of u, or the opposites of a disliked item would be found.
+
+A user model (models/user_model.py), where there is one, adds how an item fits by what was learnt.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ class HybridRule:
 
     ``long_interest`` and ``short_interest`` weigh the cosine with the interest sums; ``popular``
     and ``new_arrival`` are what the first of those lists gains, the last gaining nothing.
-    ``repeat_penalty`` is what an item of the shopper's own history loses.
+    ``repeat_penalty`` is what an item of the shopper's own history loses; ``learnt`` weighs the
+    user model's fit, of which such an item gains nothing.
     """
 
     text_share: float
@@ -38,6 +41,7 @@ class HybridRule:
     popular: float = 0.002
     new_arrival: float = 0.001
     repeat_penalty: float = 0.15
+    learnt: float = 0.0
 
 
 def promising(
@@ -78,7 +82,8 @@ def score(
     own = np.flatnonzero((pools.history != PADDING) & (shoppers.coefficients > 0))
     at = pools.history[own]
     itself = rule.text_share * shoppers.coefficients[own] * (vectors[at] ** 2).sum(axis=1)
-    scores[at] -= itself + rule.repeat_penalty * shoppers.reach[shoppers.owners[own]]
+    lost = rule.repeat_penalty + rule.learnt * pools.fit[at].clip(min=0)
+    scores[at] -= itself + lost * shoppers.reach[shoppers.owners[own]]
     return scores
 
 
@@ -109,6 +114,7 @@ def _nth_of_each(
 def _beside_text(pools: Pools, shoppers: Shoppers, rule: HybridRule) -> NDArray[np.float32]:
     lists = np.float32(rule.popular) * pools.popular
     lists += np.float32(rule.new_arrival) * pools.new_arrival
+    lists += np.float32(rule.learnt) * pools.fit
     lists *= shoppers.reach[pools.owners]
     lists += np.float32(1 - rule.text_share) * pools.together
     return lists

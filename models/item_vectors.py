@@ -1,4 +1,4 @@
-"""ItemVectors: the encoder's vectors by row, their mean, and the index over the centred ones."""
+"""ItemVectors: unit vectors by row, their mean, and the index over the centred ones."""
 
 from __future__ import annotations
 
@@ -32,13 +32,20 @@ class ItemVectors:
     """Raw fp16 vectors, and an index over them with a frozen mean taken off.
 
     Centred means: the mean subtracted, the length 1 again. The mean used is frozen with each
-    index, so that all answers of one index agree, and renewed by ``rebuild``.
+    index, so that all answers of one index agree, and renewed by ``rebuild``. Vectors that were
+    learnt to be compared as they are have no mean taken off (``centring`` False).
     """
 
     def __init__(
-        self, dim: int, index_factory: Callable[[int], ItemIndex], lock: threading.RLock
+        self,
+        dim: int,
+        index_factory: Callable[[int], ItemIndex],
+        lock: threading.RLock,
+        *,
+        centring: bool = True,
     ) -> None:
         self.dim = dim
+        self._centring = centring
         self.generation = 0
         self._factory = index_factory
         self._lock = lock
@@ -187,6 +194,8 @@ class ItemVectors:
             self._missed.update(rows.tolist())
 
     def _current_mean(self) -> NDArray[np.float32]:
+        if not self._centring:
+            return np.zeros(self.dim, np.float32)
         return (self._sum / (len(self) + _MEAN_PRIOR)).astype(np.float32)
 
     def _repeat_missed(self, index: ItemIndex, mean: NDArray[np.float32]) -> None:

@@ -56,6 +56,10 @@ def explain(
     places = np.arange(len(shoppers.owners)) - shoppers.starts[shoppers.owners]
     own = np.flatnonzero(picked.history != PADDING)
     parts[picked.history[own], places[own]] = 0
+    # What a user model says is read off the newest acts too, and so is an interest of the moment.
+    fit = rule.learnt * shoppers.reach[picked.owners] * picked.fit
+    fit[picked.history[own]] = 0
+    parts[:, 2 * width + 1] += fit
     entries = np.flatnonzero(picked.entries != PADDING)
     elements = together.elements[entries]
     parts[picked.entries[entries], width + places[elements]] = (

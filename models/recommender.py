@@ -1,12 +1,14 @@
 """Recommender: profiles of a micro-batch -> ranked items with reasons.
 
-Candidates of every source are merged, scored by the hybrid, kept apart by MMR and explained. A
+Candidates of every source are merged, scored by the hybrid (and by what a user model learnt, where
+there is one), kept apart by MMR and explained. A
 shopper of whom nothing is known is shown what is popular (in the region first), then what is new.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from models.profile import Profile, Ranked, Reason
 from models.reasons import SOURCE_OF, explain
 from models.retrieval import Retrieval
 from models.shoppers import Shoppers
+from models.user_model import UserModel
 
 #: MMR chooses among this many of the best per item to show, and at least this many.
 _POOL_PER_PICK = 3
@@ -32,10 +35,9 @@ class Recommender:
 
     ``text_share`` is a and ``step_decay`` lambda of the hybrid, ``diversity`` 0 ranks by score
     alone, ``n_candidates`` are asked of the index per shopper. ``rule`` takes the place of the
-    first two and sets the small terms of models/hybrid.py as well.
+    first two and sets the small terms of models/hybrid.py as well. ``user_model`` must be the one
+    whose vectors the catalogue holds; it brings its own weight.
     """
-
-    name = "hybrid-1"
 
     def __init__(
         self,
@@ -46,12 +48,16 @@ class Recommender:
         diversity: float = 0.15,
         n_candidates: int = 200,
         rule: HybridRule | None = None,
+        user_model: UserModel | None = None,
     ) -> None:
+        self.name = "hybrid-1" if user_model is None else f"hybrid-1+{user_model.name}"
         self._catalogue = catalogue
         self._rule = rule or HybridRule(text_share, step_decay)
+        if user_model is not None:
+            self._rule = replace(self._rule, learnt=user_model.weight)
         self._diversity = diversity
         self._n_candidates = n_candidates
-        self._retrieval = Retrieval(catalogue, self._rule, n_candidates)
+        self._retrieval = Retrieval(catalogue, self._rule, n_candidates, user_model)
 
     def recommend(self, profiles: Sequence[Profile], k: int, now_ms: int) -> list[list[Ranked]]:
         """Return up to k items per profile, best first.
@@ -71,9 +77,10 @@ class Recommender:
     def _rank(self, profiles: Sequence[Profile], k: int, now_ms: int) -> list[list[Ranked]]:
         n_best = max(_SMALLEST_POOL, _POOL_PER_PICK * k)
         shoppers = self._retrieval.shoppers(profiles)
-        found, together = self._retrieval.found(shoppers), self._retrieval.together(shoppers)
+        found, foreseen = self._retrieval.found(shoppers), self._retrieval.foreseen(shoppers)
+        together = self._retrieval.together(shoppers)
         shelf = self._retrieval.shelf(shoppers, now_ms)
-        pools = merge(shoppers, found, shelf, together, self._catalogue)
+        pools = merge(shoppers, found, foreseen, shelf, together, self._catalogue)
         pools = pools.take(promising(pools, found.beyond, shoppers, self._rule, n_best))
         vectors = self._catalogue.centred(pools.rows)
         scores = score(pools, vectors, shoppers, self._rule)

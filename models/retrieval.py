@@ -8,13 +8,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from models.candidates import CatalogueView, Found, Shelf, Together
+from models.candidates import CatalogueView, Foreseen, Found, Shelf, Together
 from models.evidence import Evidence, evidence_of
 from models.hybrid import HybridRule
 from models.item_index import PADDING, Vectors
 from models.profile import Profile
 from models.shoppers import Shoppers
 from models.slab import Rows
+from models.user_model import UserModel
 
 #: Popular and new items looked at for each shopper: their small gain settles near-ties only, and
 #: what a short list lacks is filled from all that is popular.
@@ -32,10 +33,17 @@ class Retrieval:
     first. A search by one of them alone would find only items that lose to those.
     """
 
-    def __init__(self, catalogue: CatalogueView, rule: HybridRule, n_candidates: int) -> None:
+    def __init__(
+        self,
+        catalogue: CatalogueView,
+        rule: HybridRule,
+        n_candidates: int,
+        user_model: UserModel | None = None,
+    ) -> None:
         self._catalogue = catalogue
         self._rule = rule
         self._n_candidates = n_candidates
+        self._user_model = user_model
 
     def shoppers(self, profiles: Sequence[Profile]) -> Shoppers:
         """Return the shoppers of some profiles, in order."""
@@ -87,6 +95,17 @@ class Retrieval:
         beyond[asked] = np.where(n_found > 0, last, 0)
         return Found(np.repeat(asked, n_found), rows[is_found], text[is_found], beyond)
 
+    def foreseen(self, shoppers: Shoppers) -> Foreseen:
+        """Return what the user model finds for each shopper; nothing without one."""
+        model = self._user_model
+        if model is None:
+            return Foreseen(_NO_ROWS, _NO_ROWS, np.zeros((len(shoppers), 0), np.float32))
+        vectors = model.shoppers(self._histories(shoppers, model.history_items))
+        asked = np.flatnonzero(vectors.any(axis=1))
+        _, rows = self._catalogue.search_learnt(vectors[asked], self._n_candidates)
+        is_found = rows != PADDING
+        return Foreseen(np.repeat(asked, is_found.sum(axis=1)), rows[is_found], vectors)
+
     def shelf(self, shoppers: Shoppers, now_ms: int) -> Shelf:
         """Return what is shown to anyone of each shopper's region."""
         k = min(self._n_candidates, _SHELF)
@@ -98,6 +117,19 @@ class Retrieval:
     def together(self, shoppers: Shoppers) -> Together:
         """Return the neighbours of every element."""
         return Together(*self._catalogue.neighbours(shoppers.rows))
+
+    def _histories(self, shoppers: Shoppers, n_items: int) -> list[Vectors]:
+        """Return the learnt vectors of the newest items that each shopper is for, newest last."""
+        rows_of = [
+            self._catalogue.rows(
+                [act.item_id for act in profile.items if act.weight > 0][-n_items:]
+            )
+            for profile in shoppers.profiles
+        ]
+        learnt = self._catalogue.learnt(np.concatenate(rows_of))
+        known: NDArray[np.bool_] = np.asarray(learnt.any(axis=1))
+        ends = np.cumsum([len(rows) for rows in rows_of]).tolist()
+        return [learnt[start:end][known[start:end]] for start, end in pairwise([0, *ends])]
 
     def _evidences(self, profiles: Sequence[Profile]) -> list[Evidence]:
         rows = self._catalogue.rows([act.item_id for p in profiles for act in p.items]).tolist()

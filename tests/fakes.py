@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from word_vectors import word_vectors
 
 from models.encoder import Side
+from models.item_index import Vectors
 from stream.delivery import DeliveryFailed, Output
 
 
@@ -62,3 +63,28 @@ class HashEncoder:
     def encode(self, texts: Sequence[str], side: Side = "passage") -> NDArray[np.float32]:
         self.calls.append(list(texts))
         return word_vectors(texts, self.dim)
+
+
+class LastItemModel:
+    """A UserModel that learnt to go on from the newest item: to what a projection puts near it."""
+
+    name = "last-item"
+    history_items = 4
+
+    def __init__(self, encoder_dim: int, dim: int = 5, weight: float = 0.5) -> None:
+        self.dim = dim
+        self.weight = weight
+        self._projection = np.random.default_rng(7).standard_normal((encoder_dim, dim))
+
+    def items(self, item_ids: Sequence[str], vectors: Vectors) -> Vectors:
+        learnt = vectors @ self._projection
+        lengths = np.linalg.norm(learnt, axis=1, keepdims=True)
+        return np.asarray(learnt / np.maximum(lengths, 1e-6), np.float32)
+
+    def shoppers(self, histories: Sequence[Vectors]) -> Vectors:
+        found = np.zeros((len(histories), self.dim), np.float32)
+        for row, history in enumerate(histories):
+            assert len(history) <= self.history_items
+            if len(history):
+                found[row] = history[-1]
+        return found

@@ -8,15 +8,24 @@ import numpy as np
 from builders import NOW_MS
 
 from models.catalogue import Catalogue
+from models.item_index import ExactIndex
 from models.items import ItemFacts
+from models.learnt_items import LearntItems
 from models.neighbours import NeighbourFacts
+from models.user_model import UserModel
 
 
 class ShopCatalogue(Catalogue):
     """Items in stock by id; the last one given is the newest."""
 
-    def __init__(self, vectors: Mapping[str, Sequence[float]], dim: int) -> None:
-        super().__init__(dim)
+    def __init__(
+        self,
+        vectors: Mapping[str, Sequence[float]],
+        dim: int,
+        user_model: UserModel | None = None,
+    ) -> None:
+        learnt = user_model and LearntItems(user_model, lambda _: ExactIndex(user_model.dim))
+        super().__init__(dim, learnt=learnt)
         self._taken: dict[str, Mapping[str, float]] = {item_id: {} for item_id in vectors}
         self._popular: dict[str | None, Mapping[str, float]] = {}
         if vectors:

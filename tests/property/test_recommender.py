@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from builders import NOW_MS
+from fakes import LastItemModel
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
@@ -23,6 +24,7 @@ class Shop:
     item_ids: list[str]
     removed: set[str]
     strengths: dict[str, dict[str, float]]
+    user_model: LastItemModel | None
 
 
 @st.composite
@@ -31,7 +33,8 @@ def shops(draw: st.DrawFn) -> Shop:
     item_ids = [f"i{n}" for n in range(draw(st.integers(0, 25)))]
     vectors = rng.standard_normal((len(item_ids), DIM)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    catalogue = ShopCatalogue(dict(zip(item_ids, vectors, strict=True)), DIM)
+    model = LastItemModel(DIM) if draw(st.booleans()) else None
+    catalogue = ShopCatalogue(dict(zip(item_ids, vectors, strict=True)), DIM, model)
     strengths: dict[str, dict[str, float]] = {}
     for item_id in item_ids:
         others = [o for o in item_ids if o != item_id and rng.random() < 0.2]
@@ -43,7 +46,7 @@ def shops(draw: st.DrawFn) -> Shop:
         catalogue.put_popularity({i: rng.random() for i in item_ids if rng.random() < 0.5})
     else:
         removed = set()
-    return Shop(catalogue, item_ids, removed, strengths)
+    return Shop(catalogue, item_ids, removed, strengths, model)
 
 
 @st.composite
@@ -84,7 +87,9 @@ def profiles(draw: st.DrawFn, *, pure: bool = False) -> Profile:
 def test_the_list_holds_what_it_may_and_as_much_as_it_can(
     shop: Shop, profile: Profile, k: int, diversity: float
 ) -> None:
-    recommender = Recommender(shop.catalogue, diversity=diversity, n_candidates=10)
+    recommender = Recommender(
+        shop.catalogue, diversity=diversity, n_candidates=10, user_model=shop.user_model
+    )
     ranked = recommender.recommend([profile], k, NOW_MS)[0]
     allowed = set(shop.item_ids) - shop.removed - profile.exclude
     picked = [item.item_id for item in ranked]
@@ -95,7 +100,8 @@ def test_the_list_holds_what_it_may_and_as_much_as_it_can(
 @given(shops(), profiles(), st.integers(1, 10))
 def test_every_pick_has_reasons_that_are_shares(shop: Shop, profile: Profile, k: int) -> None:
     told = {act.item_id for act in profile.items} | {text.text for text in profile.texts}
-    for item in Recommender(shop.catalogue).recommend([profile], k, NOW_MS)[0]:
+    recommender = Recommender(shop.catalogue, user_model=shop.user_model)
+    for item in recommender.recommend([profile], k, NOW_MS)[0]:
         assert item.reasons
         weights = [why.weight for why in item.reasons]
         assert weights == sorted(weights, reverse=True)
@@ -108,7 +114,7 @@ def test_every_pick_has_reasons_that_are_shares(shop: Shop, profile: Profile, k:
 
 @given(shops(), st.lists(profiles(), min_size=1, max_size=4), st.integers(1, 10))
 def test_a_batch_gives_what_one_by_one_gives(shop: Shop, batch: list[Profile], k: int) -> None:
-    recommender = Recommender(shop.catalogue)
+    recommender = Recommender(shop.catalogue, user_model=shop.user_model)
     together = recommender.recommend(batch, k, NOW_MS)
     for profile, ranked in zip(batch, together, strict=True):
         alone = recommender.recommend([profile], k, NOW_MS)[0]
