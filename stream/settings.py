@@ -236,6 +236,11 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, description="Weight of the shopper's interests in a search; 0 = none."
     )
 
+    user_model: str = Field(
+        "",
+        description="A folder of `prefstream train sequence`; empty = the hybrid score alone.",
+    )
+
     # Co-occurrence and popularity
     neighbours_kept: int = Field(256, ge=8, le=4096, description="Neighbours kept per item.")
     cooccurrence_items: int = Field(

@@ -18,7 +18,9 @@ from models.catalogue import Catalogue
 from models.encoder import Side
 from models.faiss_index import faiss_index
 from models.items import ItemFacts
+from models.learnt_items import LearntItems
 from models.recommender import Recommender
+from models.user_model import UserModel
 from models.weights import resolve
 from stream.agents.item_vectors import ItemVectors
 from stream.catalog_writer import facts_of
@@ -42,7 +44,11 @@ class LiveShop:
     """Users and items of one shop, as the settings say."""
 
     def __init__(
-        self, settings: Settings, items: Sequence[ItemFacts], vectors: NDArray[np.float32]
+        self,
+        settings: Settings,
+        items: Sequence[ItemFacts],
+        vectors: NDArray[np.float32],
+        user_model: UserModel | None = None,
     ) -> None:
         """``vectors`` are the encoder's of the items, unit, shape (len(items), dim)."""
         dim = vectors.shape[1]
@@ -57,14 +63,10 @@ class LiveShop:
             partial(faiss_index, dim),
             cooccurrence_half_life_ms=self._counting.cooccurrence_half_life_ms,
             popularity_half_life_ms=self._counting.popularity_half_life_ms,
+            learnt=_learnt(user_model),
         )
-        self._recommender = Recommender(
-            self._catalogue,
-            text_share=settings.text_share,
-            step_decay=settings.step_decay,
-            diversity=settings.diversity,
-            n_candidates=settings.n_candidates,
-        )
+        self._settings = settings
+        self.use(user_model)
         self._catalogue.put_items(items)
         self._catalogue.put_vectors([item.item_id for item in items], vectors)
         self._catalogue.rebuild()
@@ -72,6 +74,18 @@ class LiveShop:
         self._items: dict[str, ItemState] = {}
         self._n_batches = 0
         self._n_events = 0
+
+    def use(self, user_model: UserModel | None) -> None:
+        """Rank from now on with the model that the shop was opened with, or without it."""
+        settings = self._settings
+        self._recommender = Recommender(
+            self._catalogue,
+            text_share=settings.text_share,
+            step_decay=settings.step_decay,
+            diversity=settings.diversity,
+            n_candidates=settings.n_candidates,
+            user_model=user_model,
+        )
 
     def learn(self, events: Sequence[Interaction], counting: bool = True) -> None:
         """Fold one micro-batch, each user's acts in order; not ``counting``, into states alone."""
@@ -108,6 +122,10 @@ class LiveShop:
         profiles = [profile_of(state, vectors, now_ms, self._rules) for state in states]
         lists = self._recommender.recommend(profiles, k, now_ms)
         return [[ranked.item_id for ranked in of_user] for of_user in lists]
+
+
+def _learnt(model: UserModel | None) -> LearntItems | None:
+    return None if model is None else LearntItems(model, partial(faiss_index, model.dim))
 
 
 def encoded(

@@ -13,10 +13,12 @@ from faust.types import TP
 from models.catalogue import Catalogue
 from models.churn import BaselineChurn, ChurnModel
 from models.faiss_index import faiss_index
+from models.learnt_items import LearntItems
 from models.recommender import Recommender
 from models.search import ItemSearch, SearchRule
 from models.text_index import TextIndex
 from models.trained_churn import load_churn
+from models.user_model import UserModel
 from models.weights import encoder_id, resolve
 from stream.agents.churn import TICK_S, Churn, ChurnRules
 from stream.agents.failures import Failures
@@ -59,7 +61,8 @@ class PreferenceTier:
         model = resolve(settings.encoder, sha256=settings.encoder_sha256)
         self._encoder_id = encoder_id(model)
         self._texts = TextIndex() if settings.search_results else None
-        self._catalogue = _catalogue(settings, model.dim, self._texts)
+        self._user_model = user_model(settings, self._encoder_id)
+        self._catalogue = _catalogue(settings, model.dim, self._texts, self._user_model)
         self._follower = CatalogFollower(settings, self._catalogue, self._encoder_id)
         self._n_refused = 0
         self._tables: dict[str, PartitionTable] = {}
@@ -81,7 +84,7 @@ class PreferenceTier:
             catalogue=self._catalogue,
             recommending=Recommending(
                 self._catalogue,
-                _recommender(settings, self._catalogue),
+                _recommender(settings, self._catalogue, self._user_model),
                 self._users,
                 rules,
                 _publishing(settings, self._encoder_id),
@@ -205,24 +208,42 @@ class PreferenceTier:
             metrics.state_bytes.labels(name).set(table.n_bytes())
 
 
-def _catalogue(settings: Settings, dim: int, texts: TextIndex | None) -> Catalogue:
+def _catalogue(
+    settings: Settings, dim: int, texts: TextIndex | None, model: UserModel | None
+) -> Catalogue:
     return Catalogue(
         dim,
         partial(faiss_index, dim),
         cooccurrence_half_life_ms=settings.cooccurrence_half_life_d * DAY_MS,
         popularity_half_life_ms=settings.popularity_half_life_h * HOUR_MS,
         texts=texts,
+        learnt=None if model is None else LearntItems(model, partial(faiss_index, model.dim)),
     )
 
 
-def _recommender(settings: Settings, catalogue: Catalogue) -> Recommender:
+def _recommender(settings: Settings, catalogue: Catalogue, model: UserModel | None) -> Recommender:
     return Recommender(
         catalogue,
         text_share=settings.text_share,
         step_decay=settings.step_decay,
         diversity=settings.diversity,
         n_candidates=settings.n_candidates,
+        user_model=model,
     )
+
+
+def user_model(settings: Settings, encoder_id: str) -> UserModel | None:
+    """Return the model that the settings name, None without one; raises ModelError."""
+    if not settings.user_model:
+        return None
+    # Torch takes a second to load and some 200 MB: nobody else in this process needs it.
+    import torch
+
+    from models.sequence_model import load_sequence
+
+    # Threads would spin for each other on operations of microseconds.
+    torch.set_num_threads(1)
+    return load_sequence(Path(settings.user_model).expanduser(), encoder_id)
 
 
 def _search_rule(settings: Settings) -> SearchRule:
