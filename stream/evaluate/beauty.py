@@ -17,6 +17,7 @@ from models.evaluation.baselines import Baseline
 from models.evaluation.ranking import PADDING, Lists
 from models.evaluation.splits import History, LeftOut, last_share, leave_one_out
 from models.items import ItemFacts
+from models.user_model import UserModel
 from stream.core.events import Interaction
 from stream.evaluate.datasets import Sequences, load_amazon_beauty
 from stream.evaluate.report import Evaluated, OnStep, Row
@@ -30,7 +31,7 @@ _BATCH = 1000
 _FIRST_MS, _STEP_MS = 1_700_000_000_000, 60_000
 #: The share of a shopper's acts that is predicted one by one.
 _LAST = 0.2
-_QUICK_USERS = 1500
+QUICK_USERS = 1500
 
 
 def evaluate(
@@ -41,7 +42,7 @@ def evaluate(
     on_step(f"encoding {beauty.n_items:,} titles")
     vectors = encoded(beauty.titles, settings)
     # Everyone is learnt from; intervals say what asking fewer costs.
-    asked = np.arange(len(beauty.users))[:: len(beauty.users) // _QUICK_USERS if quick else 1]
+    asked = np.arange(len(beauty.users))[:: len(beauty.users) // QUICK_USERS if quick else 1]
     yield _leave_one_out(beauty, vectors, asked, settings, on_step)
     yield _prequential(beauty, vectors, asked, settings, on_step)
 
@@ -179,13 +180,18 @@ def _act_by_act(
 # The live path -----------------------------------------------------------------------------------
 
 
-def open_shop(beauty: Sequences, vectors: NDArray[np.float32], settings: Settings) -> LiveShop:
+def open_shop(
+    beauty: Sequences,
+    vectors: NDArray[np.float32],
+    settings: Settings,
+    user_model: UserModel | None = None,
+) -> LiveShop:
     """Return a shop of which nobody has taken anything."""
     facts = [
         ItemFacts(str(number), title or "?", _FIRST_MS)
         for number, title in enumerate(beauty.titles)
     ]
-    return LiveShop(settings, facts, vectors)
+    return LiveShop(settings, facts, vectors, user_model)
 
 
 def learn_all(shop: LiveShop, histories: Sequence[History]) -> None:
