@@ -42,7 +42,7 @@ class SequenceParts:
 
 
 class SequenceModel:
-    """The UserModel of some parts. Runs on one CPU core, in a millisecond for 32 shoppers."""
+    """The UserModel of some parts. Runs on the CPU: some 4 ms for 32 shoppers on one core."""
 
     def __init__(self, parts: SequenceParts, name: str) -> None:
         self.name = name
@@ -110,7 +110,14 @@ def load_sequence(folder: Path, encoder_id: str) -> SequenceModel:
         raise ModelError(f"{folder}: lacks {' and '.join(sorted(missing))}")
     try:
         parts = _parts(found.files)
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (
+        KeyError,
+        OverflowError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ModelError(f"{folder}: not a sequence model's: {error!r}") from None
     if parts.encoder_id != encoder_id:
         raise ModelError(
@@ -129,6 +136,8 @@ def _parts(files: Mapping[str, bytes]) -> SequenceParts:
         raise ValueError(f"expected a weight from 0, got {weight}")
     if not isinstance(item_ids, list) or len(item_ids) != shape.n_items:
         raise ValueError(f"expected the ids of {shape.n_items} items")
+    if not all(isinstance(item_id, str) for item_id in item_ids):
+        raise ValueError("expected ids of items that are texts")
     tensors = load(files[_WEIGHTS])
     mean = np.asarray(tensors.pop("mean").numpy(), np.float32)
     check_dim(shape.text_dim, mean[None])
@@ -146,6 +155,8 @@ def _check(shape: Shape) -> None:
         value = getattr(shape, name)
         if type(value) is not int or not 1 <= value <= most:
             raise ValueError(f"expected {name} from 1 to {most}, got {value!r}")
+    if type(shape.by_text) is not bool:
+        raise ValueError(f"expected by_text true or false, got {shape.by_text!r}")
     if shape.dim % shape.heads:
         raise ValueError(f"expected a dim that {shape.heads} heads can share, got {shape.dim}")
 

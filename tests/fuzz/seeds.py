@@ -437,6 +437,28 @@ def tensors() -> list[bytes]:
     return [save(bert_weights())]
 
 
+SEQUENCE_FILES = ("about.json", "items.json", "weights.safetensors")
+
+
+def sequence_models() -> list[bytes]:
+    """A user model of three items, with their texts and without."""
+    from models.sequence_model import SequenceParts, save_sequence
+    from models.sequence_network import SequenceNetwork, Shape
+
+    found = []
+    for by_text in (True, False):
+        shape = Shape(DIM, 3, dim=2, layers=1, heads=1, length=2, by_text=by_text)
+        parts = SequenceParts(
+            SequenceNetwork(shape), ["i1", "i2", "鞋"], np.zeros(DIM, np.float32), "encoder", 0.3
+        )
+        with TemporaryDirectory() as parent:
+            save_sequence(Path(parent) / "model", parts, {})
+            found.append(
+                joined(*((Path(parent) / "model" / name).read_bytes() for name in SEQUENCE_FILES))
+            )
+    return found
+
+
 def bert_config() -> dict[str, Any]:
     return {
         "model_type": "bert",

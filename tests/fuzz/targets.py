@@ -30,6 +30,7 @@ from fuzz.mutations import BYTES, JSON, MSGPACK, TENSORS, Form, fields
 
 from models.catalogue import Catalogue
 from models.catalogue_state import CatalogueState, NeighbourState
+from models.model_folder import write_folder
 from models.snapshot import BadSnapshot, Manifest, load_snapshot, save_snapshot
 from models.weights import ModelError, ModelFiles, encoder_id, resolve
 from stream import formats, messages
@@ -309,6 +310,21 @@ def weights(raw: bytes) -> None:
     answer(ModelError, open_network, files, "cpu", "float32")
 
 
+def sequence_model(raw: bytes) -> None:
+    """A user model's files, beside a manifest that says that they are what they should be."""
+    from models.sequence_model import KIND, load_sequence
+
+    contents = dict(zip(seeds.SEQUENCE_FILES, fields(raw, len(seeds.SEQUENCE_FILES)), strict=True))
+    with TemporaryDirectory() as parent:
+        folder = Path(parent) / "model"
+        write_folder(folder, KIND, {}, contents)
+        model = answer(ModelError, load_sequence, folder, "encoder")
+    if model is not None:
+        items = model.items(["i1", "new"], np.eye(2, seeds.DIM, dtype=np.float32))
+        assert items.shape == (2, model.dim)
+        assert model.shoppers([items[: model.history_items]]).shape == (1, model.dim)
+
+
 # --- logs ----------------------------------------------------------------------------------------
 
 
@@ -439,6 +455,7 @@ _ALL = [
     Target("model-files", model_files, seeds.models, MODEL_FORMS, 300),
     Target("model-tokenizer", tokenizer, seeds.tokenizers, (JSON,), 50),
     Target("model-weights", weights, seeds.tensors, (TENSORS,), 10),
+    Target("sequence-model", sequence_model, seeds.sequence_models, (JSON, JSON, TENSORS), 20),
     Target("log-jsonl", own_log, seeds.jsonl),
     Target("log-amazon", amazon_logs, seeds.amazon, (JSON, JSON)),
     Target("log-retail-csv", partial(log, "online_retail", ".csv"), seeds.retail_csv, n_quick=200),

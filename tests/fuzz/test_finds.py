@@ -13,7 +13,7 @@ from fuzz.targets import BROKEN, TARGETS, Target
 from fuzz.trying import known, quick_inputs, tried
 
 #: These load torch and transformers.
-SLOW = ("model-tokenizer", "model-weights")
+SLOW = ("model-tokenizer", "model-weights", "sequence-model")
 MAX_DATA_BYTES = 6 << 30
 
 targets = pytest.mark.parametrize(
