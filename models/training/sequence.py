@@ -58,9 +58,9 @@ class Recipe:
     length: int = 20
     by_text: bool = True
     dropout: float = 0.4
-    residual_dropout: float = 0.3
-    epochs: int = 16
-    patience: int = 2
+    residual_dropout: float = 0.15
+    epochs: int = 8
+    patience: int = 3
     batch: int = 256
     negatives: int = 1500
     learning_rate: float = 2e-3

@@ -238,7 +238,7 @@ def sequence(
     format: Format,
     out: Out,
     until: Until = None,
-    epochs: Annotated[int, typer.Option(min=1, help="At most; fewer where more do no good.")] = 6,
+    epochs: Annotated[int, typer.Option(min=1, help="At most; fewer where more do no good.")] = 8,
     seed: Annotated[int, typer.Option(help="The same gives the same model.")] = 0,
     topic: Topic = None,
     items: Items = None,
