@@ -1,70 +1,20 @@
-"""``prefstream train``: models fitted on a shop's own log."""
+"""``prefstream train encoder``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream.commands.common import CommandFailed, one_line, settings_of
-from stream.commands.logs import DATES, File, Format, Items, Topic, epoch_ms, known_topic
+from stream.commands.logs import File, Format, Items, Topic, epoch_ms, known_topic
+from stream.commands.train.options import Out, Until, train
 
 if TYPE_CHECKING:
     from models.training.journals import Journal
-
-Out = Annotated[Path, typer.Option(metavar="DIR", help="A new folder for the model.")]
-Until = Annotated[datetime | None, typer.Option(formats=DATES, help="Only acts before, UTC.")]
-
-train = typer.Typer(
-    help="Models fitted on a behaviour log, each written into a folder.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
-
-@train.command()
-def churn(
-    file: File,
-    format: Format,
-    out: Out,
-    until: Until = None,
-    topic: Topic = None,
-    items: Items = None,
-) -> None:
-    """Fit who will buy nothing within a horizon, and write the model into a folder.
-
-    Folds the log as the workers do, learns from several moments of its second half, and prints
-    figures with 95 % intervals of a fit on an earlier part, asked about a later one. Use it by
-    PREFSTREAM_CHURN_MODEL=DIR.
-    """
-    known_topic(topic)
-    settings = settings_of()
-    try:
-        from models.training.churn import TooLittle
-        from stream.training.churn import train_into
-    except ImportError as error:
-        raise CommandFailed(f"{error}: training needs `pip install prefstream[train]`") from None
-    from models.weights import ModelError
-    from stream.formats import BadSource, ReadReport, read, within
-
-    with one_line(BadSource, TooLittle, ModelError, OSError, ImportError):
-        records = read(file, format.value, ReadReport(), items=items, topic=topic)
-        made = train_into(
-            out, within(records, until_ms=epoch_ms(until)), settings.churn_horizon_days
-        )
-    validation = made.validation
-    for name, figure in validation.figures.items():
-        typer.echo(f"{name} {figure}")
-    typer.echo(
-        f"asked about {validation.n_customers} customers and {validation.horizon_days:.0f} days, "
-        "behind all that was learnt for it"
-    )
-    typer.echo(f"{made.name} written to {out}")
 
 
 class EncoderMode(Enum):
@@ -230,62 +180,3 @@ def _progress(n_steps: int) -> Iterator[Journal]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         yield ProgressJournal(progress, n_steps)
-
-
-@train.command()
-def sequence(
-    file: File,
-    format: Format,
-    out: Out,
-    until: Until = None,
-    epochs: Annotated[int, typer.Option(min=1, help="At most; fewer where more do no good.")] = 8,
-    seed: Annotated[int, typer.Option(help="The same gives the same model.")] = 0,
-    topic: Topic = None,
-    items: Items = None,
-) -> None:
-    """Learn what shoppers take next, and write the model into a folder.
-
-    The log must hold the items, whose texts are encoded by PREFSTREAM_ENCODER. The newest item of
-    each shopper is kept aside to choose the epochs and the weight beside the hybrid score; prints
-    Recall@10 and NDCG@10 on it after each epoch, with 95 % intervals, beside those of the hybrid
-    alone. Then it is learnt anew from everything. Use it by PREFSTREAM_USER_MODEL=DIR.
-    """
-    known_topic(topic)
-    settings = settings_of()
-    try:
-        from models.training.sequence import Epoch, Recipe, TooLittle
-        from stream.training.sequence import train_into
-    except ImportError as error:
-        raise CommandFailed(f"{error}: training needs `pip install prefstream[train]`") from None
-    from models.weights import ModelError, encoder_id, resolve
-    from stream.evaluate.shop import encoded
-    from stream.formats import BadSource, ReadReport, read, within
-
-    def tell(epoch: Epoch) -> None:
-        typer.echo(
-            f"epoch {epoch.number} loss {epoch.loss:.3f} "
-            f"recall@10 {epoch.mixed.recall} ndcg@10 {epoch.mixed.ndcg} (weight {epoch.weight}); "
-            f"alone {epoch.alone.recall} {epoch.alone.ndcg}; "
-            f"hybrid alone {epoch.hybrid.recall} {epoch.hybrid.ndcg}"
-        )
-
-    with one_line(BadSource, TooLittle, ModelError, OSError):
-        made = train_into(
-            out,
-            within(
-                read(file, format.value, ReadReport(), items=items, topic=topic),
-                until_ms=epoch_ms(until),
-            ),
-            settings,
-            Recipe(epochs=epochs, seed=seed),
-            lambda texts: encoded(texts, settings),
-            encoder_id(resolve(settings.encoder)),
-            tell,
-        )
-    if not made.learnt.parts.weight:
-        typer.echo("no better than the hybrid alone: it gets no weight", err=True)
-    typer.echo(
-        f"asked about the newest items of {made.learnt.n_asked} shoppers; "
-        f"{made.learnt.chosen.number} epochs on everything"
-    )
-    typer.echo(f"{made.name} written to {out}")
