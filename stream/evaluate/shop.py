@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bert_encoder import BertEncoder
 from models.catalogue import Catalogue
 from models.encoder import Side
 from models.faiss_index import faiss_index
@@ -21,7 +20,6 @@ from models.items import ItemFacts
 from models.learnt_items import LearntItems
 from models.recommender import Recommender
 from models.user_model import UserModel
-from models.weights import resolve
 from stream.agents.item_vectors import ItemVectors
 from stream.catalog_writer import facts_of
 from stream.core.events import Interaction
@@ -35,6 +33,7 @@ from stream.core.item_state import (
 )
 from stream.core.pairs import pair_messages
 from stream.core.user_state import Rules, UserState, profile_of, waiting_items
+from stream.encoders import open_encoder
 from stream.messages import read_item_pairs
 from stream.settings import Settings
 from stream.topics import CLICKSTREAM, DAY_MS, HOUR_MS
@@ -132,10 +131,4 @@ def encoded(
     texts: Sequence[str], settings: Settings, side: Side = "passage"
 ) -> NDArray[np.float32]:
     """Return the settings' encoder's unit vectors of texts, shape (n, dim)."""
-    encoder = BertEncoder(
-        resolve(settings.encoder, sha256=settings.encoder_sha256),
-        device=settings.encoder_device,
-        batch_size=settings.encoder_batch,
-        max_tokens=settings.encoder_max_tokens,
-    )
-    return np.asarray(encoder.encode(texts, side), np.float32)
+    return np.asarray(open_encoder(settings).encode(texts, side), np.float32)

@@ -25,6 +25,7 @@ COMMANDS = [
     ["schema"],
     ["train", "churn"],
     ["train", "encoder"],
+    ["train", "sentiment"],
     *(["bench", figure] for figure in (*FULL, "all")),
 ]
 
