@@ -3,7 +3,8 @@
 items ─► encode ─► item-embeddings ─► catalogue of every preference worker
 searches, reviews, users ─► encode ─► embedded-texts ─┐
 clickstream, users ───────────────────────────────────┴► preferences ─► recommendations, churn-risk,
-                                                                        search-results
+                                                                        search-results,
+                                                        review-insights
 preferences ─► item-pairs ─► neighbours ─► item-neighbours ─► catalogue of every preference worker
 anything that fails ─► dead-letters
 """

@@ -131,6 +131,25 @@ class SearchResults(Struct, frozen=True, kw_only=True, gc=False):
     schema_version: int = SCHEMA_VERSION
 
 
+# --- review-insights -----------------------------------------------------------------------------
+
+
+class ReviewInsight(Struct, frozen=True, kw_only=True):
+    """Topic ``review-insights``: what one review says of its item.
+
+    ``sentiment``, -1..1, is the text's alone; ``satisfaction``, 0..1, is the rating's where there
+    is one, and else the probability that its writer is content.
+    """
+
+    review_event_id: str
+    item_id: str
+    user_id: str
+    sentiment: float
+    satisfaction: float
+    model: str
+    schema_version: int = SCHEMA_VERSION
+
+
 # --- between the tiers ---------------------------------------------------------------------------
 
 
@@ -153,8 +172,23 @@ class ItemEmbedding(Struct, frozen=True, kw_only=True, gc=False):
     vector: bytes
 
 
-class EmbeddedText(Struct, frozen=True, kw_only=True, gc=False):
-    """Topic ``embedded-texts``: the source event as it came, and the vector of its text."""
+class TextSentiment(Struct, frozen=True, array_like=True, gc=False):
+    """What a model says of a review's text: the probability that its writer is content."""
+
+    content: Annotated[float, Meta(ge=0, le=1)]
+    model: str
+
+    @property
+    def sentiment(self) -> float:
+        """Return -1 (surely discontent) to 1 (surely content), as the stars 1 to 5 are read."""
+        return 2.0 * self.content - 1.0
+
+
+class EmbeddedText(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Topic ``embedded-texts``: the source event as it came, and the vector of its text.
+
+    ``sentiment`` is there for reviews, where the encode tier has a model for it.
+    """
 
     kind: Literal["search", "review", "user"]
     source: SourcePlace
@@ -162,6 +196,7 @@ class EmbeddedText(Struct, frozen=True, kw_only=True, gc=False):
     encoder: str
     dim: int
     vector: bytes
+    sentiment: TextSentiment | None = None
 
 
 class ItemTouch(Struct, frozen=True, array_like=True, gc=False):
@@ -278,7 +313,7 @@ class ItemNeighbours(Struct, frozen=True, kw_only=True, gc=False):
 
 def to_message(value: Struct) -> bytes:
     """Return the bytes of a value for its topic."""
-    if isinstance(value, Recommendation | ChurnRisk | SearchResults):
+    if isinstance(value, Recommendation | ChurnRisk | SearchResults | ReviewInsight):
         return msgspec.json.encode(value)
     return msgspec.msgpack.encode(value)
 

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from models.encoder import Fallback
+from models.sentiment import Polarity
 from stream.health import Readiness
 from stream.histogram import BatchHistogram
 from stream.lag import PartitionLag, Place
@@ -46,6 +47,7 @@ Stage = Literal[
     "parse",
     "tokenize",
     "encode",
+    "sentiment",
     "fold",
     "recommend",
     "search",
@@ -164,6 +166,9 @@ class Metrics:
             "encoder_seconds", "Encoder time for one micro-batch.", _STAGE_S
         )
         self.encoder_texts = self._counter("encoder_texts_total", "Texts encoded.", "kind")
+        self.review_sentiments = self._counter(
+            "review_sentiments_total", "Reviews read, by what their text says.", "sentiment"
+        )
         self.encoder_truncated = self._counter(
             "encoder_truncated_total", "Texts longer than the model takes, cut by the tokenizer."
         )
@@ -373,6 +378,8 @@ class Metrics:
             self.refused_vectors.labels(reason)
         for clock in ("event", "broker"):
             self.clock_skew.labels(clock)
+        for polarity in get_args(Polarity):
+            self.review_sentiments.labels(polarity)
         for fallback in get_args(Fallback):
             self.encoder_fallbacks.labels(fallback)
 

@@ -40,6 +40,8 @@ def _events(metrics: Metrics, batch: BatchReport) -> None:
         metrics.count_events(topic, cast(Outcome, name), n)
     for kind, n in batch.texts.items():
         metrics.count_texts(cast(TextKind, kind), n)
+    for polarity, n in batch.sentiments.items():
+        metrics.review_sentiments.labels(polarity).inc(n)
     if batch.n_future:
         metrics.clock_skew.labels("event").inc(batch.n_future)
 

@@ -252,6 +252,13 @@ class Settings(BaseSettings):
     cooccurrence_half_life_d: float = Field(180.0, gt=0, description="Half-life of a pair count.")
     popularity_half_life_h: float = Field(48.0, gt=0, description="Half-life of popular now.")
 
+    # Reviews
+    sentiment_model: str = Field(
+        "",
+        description="A folder of `prefstream train sentiment`; empty = reviews are read for their "
+        "stars alone, and nothing goes to `review-insights`.",
+    )
+
     # Churn
     churn_horizon_days: float = Field(30.0, gt=0, description="No purchase within this time.")
     churn_low: Fraction = Field(0.4, description="Below: band low.")

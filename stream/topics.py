@@ -165,6 +165,15 @@ SEARCH_RESULTS = TopicSpec(
     ("downstream", "operator"),
     compaction_lag_ms=HOUR_MS,
 )
+# One item has many: compaction would leave its last review alone.
+REVIEW_INSIGHTS = TopicSpec(
+    "review-insights",
+    "out",
+    "item_id",
+    "delete",
+    ("preference",),
+    ("downstream", "operator"),
+)
 DEAD_LETTERS = TopicSpec(
     "dead-letters",
     "out",
@@ -190,5 +199,6 @@ TOPICS: tuple[TopicSpec, ...] = (
     RECOMMENDATIONS,
     CHURN_RISK,
     SEARCH_RESULTS,
+    REVIEW_INSIGHTS,
     DEAD_LETTERS,
 )

@@ -26,6 +26,7 @@ from stream.agents.recommending import Publishing, Recommending
 from stream.agents.reports import BatchReport
 from stream.agents.searching import Searching
 from stream.core.churn import Thresholds
+from stream.core.events import parse_review
 from stream.core.user_rows import from_row
 from stream.core.user_state import Rules, UserState
 from stream.dead_letters import DeadLetters, StormGauge
@@ -40,6 +41,8 @@ from stream.messages import (
     Recommendation,
     SearchResults,
     SourcePlace,
+    TextSentiment,
+    read_embedded_text,
     read_item_pairs,
     to_fp16,
     to_message,
@@ -137,6 +140,16 @@ class PreferenceStage:
             )
         )
 
+    def restore(self) -> None:
+        """Read the changelog into the table, as it is read before a partition is held."""
+        for partition in (0, 1):
+            rows = {
+                output.key or b"": output.value
+                for output in self.outbox.of("user-state")
+                if output.partition == partition
+            }
+            self.table.write(partition, rows)
+
     async def start(self) -> None:
         """Take partitions 0 and 1 over."""
         await self.committer.hold({0, 1})
@@ -186,13 +199,27 @@ class PreferenceStage:
         event = search(**{"event_id": f"s{offset}", "query": query, **fields})
         return self.embedded("search", event, query, offset, encoder)
 
-    def reviewed(self, item_id: str, text: str, rating: float) -> SourceMessage:
+    def reviewed(
+        self, item_id: str, text: str, rating: float | None = None, content: float | None = None
+    ) -> SourceMessage:
+        """``content`` is what the encode tier's model says of the text, if it has one."""
         offset = self._next("embedded-texts")
         event = review(event_id=f"r{offset}", item_id=item_id, text=text, rating=rating)
-        return self.embedded("review", event, text, offset)
+        return self.embedded("review", event, text, offset, content=content)
+
+    @staticmethod
+    def event_of(embedded: SourceMessage) -> Any:
+        """Return the review that a message carries."""
+        return parse_review(read_embedded_text(embedded.value or b"").event)
 
     def embedded(
-        self, kind: Any, event: Any, text: str, offset: int, encoder: str | None = None
+        self,
+        kind: Any,
+        event: Any,
+        text: str,
+        offset: int,
+        encoder: str | None = None,
+        content: float | None = None,
     ) -> SourceMessage:
         source = {"search": "searches", "review": "reviews", "user": "users"}[kind]
         vector: np.ndarray[Any, Any] = self.encoder.encode([text])[0]
@@ -203,6 +230,7 @@ class PreferenceStage:
             encoder=encoder or self.encoder.encoder_id,
             dim=self.encoder.dim,
             vector=to_fp16(vector),
+            sentiment=None if content is None else TextSentiment(content, "sentiment-test"),
         )
         key = event.user_id.encode()
         return message("embedded-texts", to_message(value), offset, key=key)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.encoder import Side, TextEncoder
+from models.sentiment import SentimentModel, polarity
 from stream.agents.failures import Failures
 from stream.agents.reports import BatchReport, Report
 from stream.core.events import (
@@ -27,7 +28,14 @@ from stream.core.events import (
     parse_user,
 )
 from stream.delivery import Headers, Output, Sender, SourceMessage
-from stream.messages import EmbeddedText, ItemEmbedding, SourcePlace, to_fp16, to_message
+from stream.messages import (
+    EmbeddedText,
+    ItemEmbedding,
+    SourcePlace,
+    TextSentiment,
+    to_fp16,
+    to_message,
+)
 from stream.topics import EMBEDDED_TEXTS, ITEM_EMBEDDINGS, ITEMS
 from stream.tracing import Tracing
 
@@ -110,14 +118,19 @@ class Encode:
         failures: Failures,
         report: Report,
         tracing: Tracing | None = None,
+        sentiment: SentimentModel | None = None,
     ) -> None:
-        """``queries`` encodes what is searched with; a cache in front of ``encoder``, usually."""
+        """``queries`` encodes what is searched with; a cache in front of ``encoder``, usually.
+
+        ``sentiment`` reads reviews, by vectors of ``encoder``; None: nothing is said of them.
+        """
         self._encoder = encoder
         self._queries = queries
         self._sender = sender
         self._failures = failures
         self._report = report
         self._tracing = tracing
+        self._sentiment = sentiment
         self._published: dict[str, bytes] = {}
 
     def restore(self, item_id: str, embedding: ItemEmbedding | None) -> None:
@@ -139,8 +152,9 @@ class Encode:
         encoding = perf_counter()
         vectors = await self._vectors(jobs)
         report.seconds["encode"] = perf_counter() - encoding
-        for job, vector in zip(jobs, vectors, strict=True):
-            outputs.append(self._output(job, vector))
+        sentiments = await self._sentiments(jobs, vectors, report)
+        for job, vector, sentiment in zip(jobs, vectors, sentiments, strict=True):
+            outputs.append(self._output(job, vector, sentiment))
             report.texts[job.kind] += 1
         sending = perf_counter()
         await self._sender.send(outputs)
@@ -229,7 +243,27 @@ class Encode:
                 vectors[rows] = await asyncio.to_thread(encoder.encode, texts, side)
         return vectors
 
-    def _output(self, job: _Job, vector: NDArray[np.float32]) -> Output:
+    async def _sentiments(
+        self, jobs: Sequence[_Job], vectors: NDArray[np.float32], report: BatchReport
+    ) -> list[TextSentiment | None]:
+        """Return what the model says of each text, None of all but reviews."""
+        said: list[TextSentiment | None] = [None] * len(jobs)
+        # An empty text is no opinion.
+        rows = [row for row, job in enumerate(jobs) if job.kind == "review" and job.text.strip()]
+        if self._sentiment is None or not rows:
+            return said
+        started = perf_counter()
+        texts = [jobs[row].text for row in rows]
+        content = await asyncio.to_thread(self._sentiment.content, texts, vectors[rows])
+        for row, probability in zip(rows, content.tolist(), strict=True):
+            said[row] = TextSentiment(round(probability, 4), self._sentiment.name)
+            report.sentiments[polarity(probability)] += 1
+        report.seconds["sentiment"] = perf_counter() - started
+        return said
+
+    def _output(
+        self, job: _Job, vector: NDArray[np.float32], sentiment: TextSentiment | None
+    ) -> Output:
         message = job.message
         encoder, dim = self._encoder.encoder_id, self._encoder.dim
         if job.kind == "item":
@@ -250,6 +284,7 @@ class Encode:
             encoder=encoder,
             dim=dim,
             vector=to_fp16(vector),
+            sentiment=sentiment,
         )
         headers: Headers = ()
         if self._tracing is not None:

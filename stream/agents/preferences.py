@@ -13,6 +13,7 @@ from stream.agents.item_vectors import ItemVectors
 from stream.agents.pace import Pace
 from stream.agents.recommending import Recommending
 from stream.agents.reports import BatchReport, Report
+from stream.agents.reviewing import add_insights
 from stream.agents.searching import Searching
 from stream.agents.work import Work
 from stream.core.drafts import UserDraft, user_key
@@ -93,6 +94,7 @@ class Preferences:
             now_ms = self._clock()
             if self._searching is not None:
                 await self._searching.publish(work, now_ms)
+            add_insights(work, self._committer)
             due = self._recommending.due(work, now_ms, self._pace.room_for_batch())
             self._churn.assess_active(work, now_ms)
             await self._recommending.publish(due, work, now_ms, self._as_of(work, now_ms))

@@ -29,6 +29,7 @@ class BatchReport:
     bands: Counter[tuple[str, str]] = field(default_factory=Counter)
     n_assessed: Counter[str] = field(default_factory=Counter)
     texts: Counter[str] = field(default_factory=Counter)
+    sentiments: Counter[str] = field(default_factory=Counter)
     n_coalesced: int = 0
     n_cold: int = 0
     n_future: int = 0

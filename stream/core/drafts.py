@@ -47,6 +47,8 @@ class UserDraft:
     touches: list[Touch] = field(default_factory=list)
     #: To be answered; those that the ledger covers have been.
     searches: list[Sourced] = field(default_factory=list)
+    #: To be told of; those that the ledger covers have been.
+    reviews: list[Sourced] = field(default_factory=list)
     trigger: Trigger | None = None
     #: A trigger whose output the ledger covers already, though the row was lost.
     covered_trigger: Trigger | None = None
@@ -126,7 +128,7 @@ class UserDraft:
             return
         self.state, self.body = UserState(), None
         self.erased_at, self.erased_now = erasure.offset, True
-        self.touches, self.searches = [], []
+        self.touches, self.searches, self.reviews = [], [], []
         self.trigger, self.covered_trigger = None, None
 
     def _erased_through(self) -> int:
@@ -157,6 +159,7 @@ class UserDraft:
             self.outcomes += folded.outcomes
             self.touches += folded.touches
             self.searches += folded.searches
+            self.reviews += folded.reviews
             self.trigger = folded.trigger or self.trigger
             self.n_future += folded.n_future
             self.is_trimmed |= folded.is_trimmed

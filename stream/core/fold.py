@@ -32,7 +32,7 @@ from stream.core.user_state import (
     Vector,
     rounded,
 )
-from stream.messages import Trigger
+from stream.messages import TextSentiment, Trigger
 
 Outcome = Literal["folded", "repeat", "duplicate", "unknown_item", "not_personalized"]
 
@@ -42,14 +42,15 @@ _NUMBER_OF = {source: number for number, source in enumerate(SOURCES)}
 
 #: A review's text says less about taste than the choice of the item does.
 REVIEW_TEXT_SHARE = 0.5
-#: A review without a rating: mild praise, since most reviewers are content.
+#: A review without stars that no model has read: mild praise, since most reviewers are content.
 UNRATED = 0.25
 
 
 class Sourced(Struct, frozen=True, gc=False):
     """An event with its place: the exact source, not the topic it travelled through.
 
-    ``vector``, shape (dim,), belongs to the text of a search, a review or a user's interests.
+    ``vector``, shape (dim,), belongs to the text of a search, a review or a user's interests;
+    ``sentiment`` to that of a review, where a model has read it.
     """
 
     source: str
@@ -58,6 +59,7 @@ class Sourced(Struct, frozen=True, gc=False):
     timestamp_ms: int
     event: Interaction | Search | Review | User
     vector: Vector | None = None
+    sentiment: TextSentiment | None = None
 
     def event_time_ms(self) -> int:
         """Return when it happened, never later than the broker's own time allows for."""
@@ -86,6 +88,8 @@ class Folded(Struct, frozen=True, gc=False):
     touches: list[Touch]
     #: Those that are to be answered: neither repeats nor duplicates.
     searches: list[Sourced]
+    #: Those that a model has read, of a user who may be profiled: neither repeats nor duplicates.
+    reviews: list[Sourced]
     #: The place of the last event that may cause a recommendation, if any did.
     trigger: Trigger | None
     #: How many event times lay in the future and were cut.
@@ -117,6 +121,7 @@ def fold(
         outcomes,
         folding.touches,
         folding.searches,
+        folding.reviews,
         folding.trigger,
         folding.n_future,
         is_trimmed,
@@ -143,6 +148,7 @@ class _Folding:
         self._rules = rules
         self.touches: list[Touch] = []
         self.searches: list[Sourced] = []
+        self.reviews: list[Sourced] = []
         self.trigger: Trigger | None = None
         self.n_future = 0
         offsets = before.offsets
@@ -184,7 +190,7 @@ class _Folding:
         elif isinstance(event, Search):
             outcome = self._search(event, sourced.vector, at_ms)
         else:
-            outcome = self._review(event, sourced.vector, at_ms)
+            outcome = self._review(event, sourced, at_ms)
         self._triggered(sourced, event.event_id, at_ms)
         return outcome
 
@@ -275,12 +281,14 @@ class _Folding:
             self._act(item_id, "click", self._rules.weights["click"], at_ms)
         return "folded"
 
-    def _review(self, event: Review, vector: Vector | None, at_ms: int) -> Outcome:
-        praise = UNRATED if event.rating is None else (event.rating - 3) / 2
-        weight = rounded(self._rules.weights["review"] * praise)
+    def _review(self, event: Review, sourced: Sourced, at_ms: int) -> Outcome:
+        weight = rounded(self._rules.weights["review"] * _praise(event, sourced.sentiment))
+        # Stars alone: churn models were fitted on what their writers said of themselves.
         self._activity = fold_activity(self._activity, "review", at_ms, None, None, event.rating)
-        if vector is not None:
-            self.added.add(vector, weight * REVIEW_TEXT_SHARE, at_ms)
+        if sourced.vector is not None:
+            self.added.add(sourced.vector, weight * REVIEW_TEXT_SHARE, at_ms)
+        if sourced.sentiment is not None:
+            self.reviews.append(sourced)
         return self._act(event.item_id, "review", weight, at_ms)
 
     def _user(self, event: User, sourced: Sourced) -> Outcome:
@@ -313,7 +321,7 @@ class _Folding:
     def _forget_profile(self) -> None:
         """Keep nothing but the wish not to be profiled, and what recognises repeats."""
         self._begin(UserState(stated=self._stated))
-        self.touches, self.trigger = [], None
+        self.touches, self.reviews, self.trigger = [], [], None
 
     def _triggered(self, sourced: Sourced, event_id: str, at_ms: int) -> None:
         topic = "users" if sourced.source == "interests" else sourced.source
@@ -343,6 +351,13 @@ class _Folding:
             before.recommended_ms,
             before.band,
         )
+
+
+def _praise(event: Review, sentiment: TextSentiment | None) -> float:
+    """Return -1 to 1: what the stars say, or without stars the text."""
+    if event.rating is not None:
+        return (event.rating - 3) / 2
+    return UNRATED if sentiment is None else sentiment.sentiment
 
 
 def _event_hash(source: str, event_id: str) -> bytes:

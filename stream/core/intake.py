@@ -94,5 +94,6 @@ def _embedded(message: SourceMessage, encoder_id: str) -> Taken:
         timestamp_ms=place.timestamp_ms,
         event=event,
         vector=vector,
+        sentiment=text.sentiment,
     )
     return Taken(message, event.user_id, sourced)

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from stream.core.events import Interaction, Item, Review, Search, User
-from stream.messages import ChurnRisk, Recommendation, SearchResults
+from stream.messages import ChurnRisk, Recommendation, ReviewInsight, SearchResults
 from stream.topics import TOPICS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -31,6 +31,7 @@ TYPES: dict[str, type[Struct]] = {
     "recommendations": Recommendation,
     "churn-risk": ChurnRisk,
     "search-results": SearchResults,
+    "review-insights": ReviewInsight,
 }
 PUBLIC_TOPICS: tuple[str, ...] = (*TYPES, "dead-letters")
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -19,16 +20,20 @@ from tenacity import (
 
 from models.bert_encoder import BertEncoder
 from models.encoder import EncoderUnavailable, TextEncoder
+from models.sentiment import SentimentModel
+from models.trained_sentiment import load_sentiment
 from models.vector_cache import VectorCache
-from models.weights import resolve
+from models.weights import ModelError
 from stream.agents.encode import Encode
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
 from stream.connection import client_options
 from stream.dead_letters import StormGauge
 from stream.delivery import SourceMessage
+from stream.encoders import open_encoder
 from stream.engine.app import add_agent, new_app
 from stream.messages import BadDerived, read_item_embedding
+from stream.settings import Settings
 from stream.tiers.base import Background, Parts
 from stream.topics import ITEM_EMBEDDINGS, ITEMS, REVIEWS, SEARCHES, USERS
 
@@ -55,29 +60,29 @@ class EncodeTier:
     async def start(self) -> None:
         """Load the model, and learn which items have their vector already."""
         settings = self._parts.settings
-        encoder = await asyncio.to_thread(
-            lambda: BertEncoder(
-                resolve(settings.encoder, sha256=settings.encoder_sha256),
-                device=settings.encoder_device,
-                batch_size=settings.encoder_batch,
-                max_tokens=settings.encoder_max_tokens,
-            )
-        )
+        encoder = await asyncio.to_thread(open_encoder, settings)
+        sentiment = sentiment_model(settings, encoder.encoder_id)
         cache = VectorCache(encoder, settings.encoder_cache)
         await self._restore(self._add_agent("encode_items", (ITEMS.name,), encoder, encoder))
         # Apart from the items: a query must not wait behind a catalogue that is being loaded. The
         # encoder lets queries go first between two of its passes.
-        self._add_agent("encode_texts", (SEARCHES.name, REVIEWS.name, USERS.name), encoder, cache)
+        texts = (SEARCHES.name, REVIEWS.name, USERS.name)
+        self._add_agent("encode_texts", texts, encoder, cache, sentiment)
         self._show_device(encoder)
         self._background.start(self._show(encoder, cache))
 
     def _add_agent(
-        self, name: str, topics: Sequence[str], encoder: TextEncoder, queries: TextEncoder
+        self,
+        name: str,
+        topics: Sequence[str],
+        encoder: TextEncoder,
+        queries: TextEncoder,
+        sentiment: SentimentModel | None = None,
     ) -> Encode:
         parts, settings = self._parts, self._parts.settings
         failures = Failures(parts.dead_letters, "encode")
         tracing, report = parts.watched("encode")
-        stage = Encode(encoder, queries, parts.sender, failures, report, tracing)
+        stage = Encode(encoder, queries, parts.sender, failures, report, tracing, sentiment)
 
         async def process(batch: Sequence[SourceMessage]) -> None:
             async for attempt in AsyncRetrying(
@@ -148,6 +153,20 @@ class EncodeTier:
         self._fallbacks = fallbacks
         name = f"{encoder.encoder_id} on {encoder.device}"
         self._parts.readiness.set("model", True, name)
+
+
+def sentiment_model(settings: Settings, encoder_id: str) -> SentimentModel | None:
+    """Return the model that the settings name, None without one; raises ModelError for one that
+    reads the vectors of another encoder."""
+    if not settings.sentiment_model:
+        return None
+    model = load_sentiment(Path(settings.sentiment_model).expanduser())
+    if model.encoder_id != encoder_id:
+        raise ModelError(
+            f"{settings.sentiment_model}: reads vectors of encoder {model.encoder_id}, "
+            f"and PREFSTREAM_ENCODER is {encoder_id}"
+        )
+    return model
 
 
 def _restore_one(stage: Encode, record: Any) -> None:

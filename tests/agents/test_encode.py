@@ -12,6 +12,7 @@ from fakes import HashEncoder, Outbox
 from numpy.typing import NDArray
 
 from models.encoder import EncoderUnavailable, Side
+from models.sentiment import SentimentModel
 from models.vector_cache import VectorCache
 from stream.agents.encode import MAX_CHARS, MAX_EVENT_BYTES, Encode, item_text
 from stream.agents.failures import Failures
@@ -23,6 +24,7 @@ from stream.messages import (
     EmbeddedText,
     ItemEmbedding,
     SourcePlace,
+    TextSentiment,
     read_embedded_text,
     read_item_embedding,
     vector_of,
@@ -32,13 +34,17 @@ from stream.messages import (
 class Tier:
     """The stage behind its guard, and all that it sends."""
 
-    def __init__(self, encoder: HashEncoder | None = None) -> None:
+    def __init__(
+        self, encoder: HashEncoder | None = None, sentiment: SentimentModel | None = None
+    ) -> None:
         self.encoder = encoder or HashEncoder()
         self.outbox = Outbox()
         self.reports: list[BatchReport] = []
         failures = Failures(DeadLetters(self.outbox, "0", lambda *_: None), "encode")
         queries = VectorCache(self.encoder, 100)
-        self.stage = Encode(self.encoder, queries, self.outbox, failures, self.reports.append)
+        self.stage = Encode(
+            self.encoder, queries, self.outbox, failures, self.reports.append, sentiment
+        )
         self.guard = Guard(self.stage.process, self.stage.reject, failures, StormGauge())
 
     async def __call__(self, *batch: SourceMessage) -> list[Output]:
@@ -259,6 +265,61 @@ async def test_a_user_without_interests_gives_nothing(tier: Tier) -> None:
 async def test_a_user_who_wants_no_profile_is_not_read(tier: Tier) -> None:
     assert await tier(message("users", user(interests=["boots"], personalize=False))) == []
     assert tier.encoded == []
+
+
+# --- what reviews say ----------------------------------------------------------------------------
+
+
+class GoodOrBad:
+    """A SentimentModel that knows one word; it keeps what it was asked."""
+
+    name, encoder_id = "sentiment-test", "hash-32"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def content(self, texts: Sequence[str], vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        np.testing.assert_allclose(vectors, HashEncoder().encode(texts), rtol=1e-6)
+        self.asked += texts
+        return np.array([0.912345 if "good" in text else 0.1 for text in texts])
+
+
+async def test_a_review_goes_on_with_what_its_text_says() -> None:
+    model = GoodOrBad()
+    tier = Tier(sentiment=model)
+    outputs = await tier(
+        message("reviews", review(text="broke", title="Hm"), 1),
+        message("searches", search(query="good boots"), 2),
+        put(title="good boots"),
+        message("reviews", review(text="good"), 3),
+        message("users", user(interests=["good"]), 4),
+    )
+    said = {
+        embedded(o).source: embedded(o).sentiment for o in outputs if o.topic == "embedded-texts"
+    }
+    assert said == {
+        SourcePlace("reviews", 0, 1, NOW_MS): TextSentiment(0.1, "sentiment-test"),
+        SourcePlace("searches", 0, 2, NOW_MS): None,
+        SourcePlace("reviews", 0, 3, NOW_MS): TextSentiment(0.9123, "sentiment-test"),
+        SourcePlace("users", 0, 4, NOW_MS): None,
+    }
+    # By the vector that there is: no text is encoded for it.
+    assert model.asked == ["Hm. broke", "good"]
+    assert len(tier.encoded) == 5
+    assert tier.reports[-1].sentiments == {"negative": 1, "positive": 1}
+    assert "sentiment" in tier.reports[-1].seconds
+
+
+async def test_a_review_without_a_text_is_no_opinion() -> None:
+    tier = Tier(sentiment=GoodOrBad())
+    (output,) = await tier(message("reviews", review(text=" ", rating=5.0)))
+    assert embedded(output).sentiment is None
+
+
+async def test_without_a_model_a_text_travels_as_it_always_did(tier: Tier) -> None:
+    (output,) = await tier(message("reviews", review()))
+    assert embedded(output).sentiment is None
+    assert b"sentiment" not in (output.value or b"")
 
 
 # --- what goes wrong -----------------------------------------------------------------------------

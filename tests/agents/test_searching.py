@@ -69,24 +69,13 @@ async def test_whenever_the_process_ends_all_answers_to_a_search_are_the_same_by
         await stage(asked)
     outbox.dies_after = None
     # The next owner reads what has arrived of the changelog, in another shop at another time.
-    restore(stage)
+    stage.restore()
     stage.now_ms += 5000
     stage.catalogue.drop_items(["boots"])
     stage.build()
     await stage.start()
     await stage(asked)
     assert len({o.value for o in outbox.of("search-results")}) == 1
-
-
-def restore(stage: PreferenceStage) -> None:
-    """Read the changelog into the stage's table, as it is read before a partition is held."""
-    for partition in (0, 1):
-        rows = {
-            output.key or b"": output.value
-            for output in stage.outbox.of("user-state")
-            if output.partition == partition
-        }
-        stage.table.write(partition, rows)
 
 
 async def test_the_answers_id_is_that_of_the_search(stage: PreferenceStage) -> None:

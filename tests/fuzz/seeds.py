@@ -40,6 +40,7 @@ from stream.messages import (
     ItemPairs,
     ItemTouch,
     SourcePlace,
+    TextSentiment,
     Trigger,
     to_fp16,
     to_message,
@@ -100,6 +101,7 @@ def embedded_texts() -> list[bytes]:
                 encoder=ENCODER,
                 dim=DIM,
                 vector=to_fp16(VECTOR),
+                sentiment=TextSentiment(0.25, "sentiment-1") if kind == "review" else None,
             )
         )
         for kind, topic in places.items()

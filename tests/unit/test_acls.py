@@ -29,8 +29,12 @@ def test_a_shop_writes_its_events_and_sees_nothing_of_others() -> None:
 def test_who_takes_our_outputs_reads_them_with_a_group_of_its_own() -> None:
     rules = rules_of("downstream", SETTINGS, group="mailer")
     assert Rule("group", "mailer", "Read") in rules
-    outputs = {"shop-recommendations", "shop-churn-risk", "shop-search-results"}
-    assert topics_with("downstream", "Read") == outputs
+    assert topics_with("downstream", "Read") == {
+        "shop-recommendations",
+        "shop-churn-risk",
+        "shop-search-results",
+        "shop-review-insights",
+    }
     assert not topics_with("downstream", "Write")
 
 

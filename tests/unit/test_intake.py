@@ -11,7 +11,14 @@ from stream.core.events import BadEvent, Search, User
 from stream.core.fold import Sourced
 from stream.core.intake import Erasure, intake
 from stream.delivery import SourceMessage
-from stream.messages import BadDerived, EmbeddedText, SourcePlace, to_fp16, to_message
+from stream.messages import (
+    BadDerived,
+    EmbeddedText,
+    SourcePlace,
+    TextSentiment,
+    to_fp16,
+    to_message,
+)
 
 ENCODER = "hash-4"
 VECTOR = np.array([0.5, -0.5, 0.25, 1.0], np.float32)
@@ -50,6 +57,22 @@ def test_an_embedded_search_has_the_place_of_the_search_itself() -> None:
     assert isinstance(found.event, Search)
     assert (found.source, found.offset, found.timestamp_ms) == ("searches", 41, NOW_MS - 7)
     np.testing.assert_array_equal(found.vector, VECTOR)
+
+
+def test_a_review_keeps_what_its_text_says() -> None:
+    place = SourcePlace("reviews", 0, 9, NOW_MS)
+    said = TextSentiment(0.25, "sentiment-1")
+    assert sourced(embedded("review", review(), source=place, sentiment=said)).sentiment == said
+    # As the tier of an older version, or without a model, sends it.
+    assert sourced(embedded("review", review(), source=place)).sentiment is None
+
+
+@pytest.mark.parametrize("content", [-0.1, 1.1, float("nan"), float("inf")])
+def test_a_sentiment_that_is_no_probability_is_refused(content: float) -> None:
+    place = SourcePlace("reviews", 0, 9, NOW_MS)
+    said = TextSentiment(content, "sentiment-1")
+    with pytest.raises(BadDerived):
+        intake(embedded("review", review(), source=place, sentiment=said), ENCODER)
 
 
 def test_the_interests_of_a_user_are_a_source_of_their_own() -> None:

@@ -22,6 +22,7 @@ from stream.messages import (
     Reason,
     Recommendation,
     RecommendedItem,
+    ReviewInsight,
     SearchResults,
     Trigger,
     to_message,
@@ -67,6 +68,14 @@ SEARCH_RESULTS = SearchResults(
     generated_ms=6,
     model=ModelInfo(encoder="e", index_version="1", ranker="search-1"),
 )
+REVIEW_INSIGHT = ReviewInsight(
+    review_event_id="r1",
+    item_id="i1",
+    user_id="u1",
+    sentiment=-0.8,
+    satisfaction=0.1,
+    model="sentiment-0123",
+)
 EXAMPLES = [
     ("clickstream", interaction(price=9.5, context={"region": "DE"}, quantity=2)),
     ("searches", search(query="红色 靴子", clicked_item_ids=["i1"])),
@@ -76,6 +85,7 @@ EXAMPLES = [
     ("recommendations", RECOMMENDATION),
     ("churn-risk", CHURN_RISK),
     ("search-results", SEARCH_RESULTS),
+    ("review-insights", REVIEW_INSIGHT),
 ]
 
 
@@ -103,7 +113,7 @@ def test_another_topic_is_refused_by_name():
 def test_what_is_written_is_valid_with_and_without_unknown_fields(topic: str, value: Any):
     written = msgspec.json.decode(
         to_message(value)
-        if topic in ("recommendations", "churn-risk", "search-results")
+        if topic in ("recommendations", "churn-risk", "search-results", "review-insights")
         else msgspec.json.encode(value)
     )
     validator(topic).validate(written)
