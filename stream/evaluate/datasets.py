@@ -18,6 +18,7 @@ from models.evaluation.splits import History
 from stream.formats.online_retail import read_online_retail
 from stream.formats.source import BadSource, ReadReport
 from stream.training.churn import Act, read_acts
+from stream.training.sentiment import RatedReview, reviews_of_table
 
 
 class DataMissing(ValueError):
@@ -127,6 +128,23 @@ def load_online_retail(data: Path) -> list[Act]:
     path = data / "online_retail" / "online_retail_2009_2010.parquet"
     try:
         return read_acts(read_online_retail(path, ReadReport()))
+    except BadSource as error:
+        raise DataMissing(f"{error}; '--data' names the folder above") from error
+
+
+def load_online_shopping(data: Path) -> list[RatedReview]:
+    """Return ``online_shopping_10_cats``: 62,773 Chinese reviews, half of them of the content."""
+    return _reviews(data / "online_shopping_10_cats" / "online_shopping_10_cats.csv.gz")
+
+
+def load_womens_clothing(data: Path) -> list[RatedReview]:
+    """Return ``womens_clothing_reviews``: 20,000 English reviews with stars, but for three."""
+    return _reviews(data / "womens_clothing_reviews" / "reviews.csv.gz")
+
+
+def _reviews(path: Path) -> list[RatedReview]:
+    try:
+        return list(reviews_of_table(path))
     except BadSource as error:
         raise DataMissing(f"{error}; '--data' names the folder above") from error
 
