@@ -147,6 +147,7 @@ def secrets_in(path: Path) -> list[str]:
     return [f"{path}:{secret.line_number}: {secret.type}" for _, secret in found]
 
 
+@pytest.mark.slow
 def test_the_repository_holds_no_secret(monkeypatch):
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("needs git, and the repository")
