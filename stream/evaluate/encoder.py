@@ -30,7 +30,7 @@ from stream.settings import Settings
 K = 10
 _METRICS = ("recall_at_10", "ndcg_at_10")
 #: What is tried, and how many steps of it.
-_STEPS: Mapping[Mode, int] = {"projection": 600, "full": 1000}
+_STEPS: Mapping[Mode, int] = {"projection": 600, "full": 300}
 _MAX_TOKENS = 32
 
 
