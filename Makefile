@@ -40,7 +40,8 @@ help:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRA),train,tracing,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e ".[$(EXTRA),openvino,train,tracing,dev]"
 	@touch $@
 
 $(E5_READY): $(READY)

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.bert_network import DeviceLost, Dtype, OutOfMemory, choose_device, open_network
+from models.bert_network import DeviceLost, Dtype, OutOfMemory, open_network
 from models.encoder import EncoderUnavailable, Fallback, Side
 from models.model_folder import check_files
+from models.runtimes import Runtime, device_for, open_by_runtime
 from models.weights import ModelFiles, UnsupportedModel, encoder_id
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ class Network(Protocol):
     def device(self) -> str: ...
 
     @property
+    def runtime(self) -> str: ...
+
+    @property
     def dtype(self) -> str: ...
 
     @property
@@ -44,7 +48,7 @@ class Network(Protocol):
 
 
 class BertEncoder:
-    """A TextEncoder on transformers; safe to call from several threads.
+    """A TextEncoder on transformers' models; safe to call from several threads.
 
     Callers take turns between micro-batches, and queries go first: a shopper's search does not
     wait for a catalogue. Without room on the GPU, batches shrink and then go to the CPU; once the
@@ -57,6 +61,7 @@ class BertEncoder:
         files: ModelFiles,
         *,
         device: str = "auto",
+        runtime: Runtime = "auto",
         dtype: Dtype = "auto",
         batch_size: int = 64,
         max_tokens: int = 256,
@@ -67,8 +72,8 @@ class BertEncoder:
 
         A folder of our own making must be as its manifest says.
 
-        ``batch_size`` is the most texts in one pass. ``open_on`` loads the network on a device
-        by name, where it is not to be that of ``files``.
+        ``runtime`` is what computes it; ``batch_size`` is the most texts in one pass. ``open_on``
+        loads the network on a device by name, where it is not to be that of ``files``.
         """
         check_files(files.folder)
         self.encoder_id = encoder_id(files)
@@ -83,13 +88,15 @@ class BertEncoder:
         self._open_spare = open_on or partial(open_network, files, dtype="float32")
         self._cpu: Network | None = None
         self._network = self._opened(
-            choose_device(device), open_on or partial(open_network, files, dtype=dtype)
+            device_for(device, runtime),
+            open_on or partial(open_by_runtime, files, runtime=runtime, dtype=dtype),
         )
         self._turns = _Turns()
         self._counting = threading.Lock()
         log.info(
-            "encoder=%s device=%s dtype=%s dim=%d max_tokens=%d",
+            "encoder=%s runtime=%s device=%s dtype=%s dim=%d max_tokens=%d",
             self.encoder_id,
+            self._network.runtime,
             self._network.device,
             self._network.dtype,
             self.dim,
@@ -99,6 +106,10 @@ class BertEncoder:
     @property
     def device(self) -> str:
         return self._network.device
+
+    @property
+    def runtime(self) -> str:
+        return self._network.runtime
 
     @property
     def dtype(self) -> str:

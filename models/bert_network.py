@@ -1,10 +1,10 @@
-"""Token ids -> pooled vectors, on one device; the one file of the encoder that imports torch."""
+"""Token ids -> pooled vectors by torch, on one device; the encoder's one file that imports it."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -15,17 +15,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from models.encoder import EncoderUnavailable
-from models.weights import DenseFile, ModelError, ModelFiles, Pooling, UnsupportedModel
+from models.weights import ModelError, ModelFiles, Pooling, UnsupportedModel
 
 log = logging.getLogger(__name__)
 
 Dtype = Literal["auto", "float32", "bfloat16"]
+#: Texts as token ids -> pooled vectors, shape (len(texts), dim).
+Forward = Callable[[Sequence[Sequence[int]]], NDArray[np.float32]]
 #: Half precision is chosen only where its vectors lie this close to float32's.
 MIN_COSINE = 0.9995
+#: How many threads compute on a CPU: one a core, or what OMP_NUM_THREADS says.
+CPU_THREADS = torch.get_num_threads()
+#: More tokens per pass gain nothing on a CPU and delay others: on two AVX2 cores 256 tokens a core
+#: reach 9/10 of the best rate, at 0.1 s a pass.
+CPU_TOKENS_AT_ONCE = 256 * CPU_THREADS
 # On a CPU so few tokens are computed by one thread: two took as long for one query on idle cores,
 # and a quarter longer where something else wanted a core, since each waits for the other.
 _ALONE_TOKENS = 32
-_N_THREADS = torch.get_num_threads()
 # What is said of memory that torch's own allocator did not ask for: by libc, CUDA and cuBLAS.
 _NO_ROOM = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _LOST = ("CUDA", "cuBLAS", "CUBLAS", "cuDNN", "CUDNN", "device lost")
@@ -48,6 +54,8 @@ class BadDevice(ValueError):
 class BertNetwork:
     """A BERT-family model's forward pass on one device. One caller at a time."""
 
+    runtime = "torch"
+
     def __init__(
         self, model: Any, pooling: Pooling, device: str, dense: torch.nn.Module | None = None
     ) -> None:
@@ -64,11 +72,8 @@ class BertNetwork:
 
     @property
     def tokens_at_once(self) -> int:
-        """How many tokens keep the device busy: more per pass gain nothing and delay others.
-
-        On two AVX2 cores 256 tokens a core reach 9/10 of the best rate, at 0.1 s a pass.
-        """
-        return 256 * torch.get_num_threads() if self.device == "cpu" else 65_536
+        """How many tokens keep the device busy: more per pass gain nothing and delay others."""
+        return CPU_TOKENS_AT_ONCE if self.device == "cpu" else 65_536
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return the pooled vectors of texts given as token ids, shape (len(texts), dim).
@@ -78,7 +83,7 @@ class BertNetwork:
         with _device_errors(self.device), torch.inference_mode():
             if self.device == "cpu":
                 n_tokens = len(texts) * max(map(len, texts))
-                torch.set_num_threads(1 if n_tokens <= _ALONE_TOKENS else _N_THREADS)
+                torch.set_num_threads(1 if n_tokens <= _ALONE_TOKENS else CPU_THREADS)
             vectors: NDArray[np.float32] = self.vectors(texts).cpu().numpy()
             return vectors
 
@@ -87,30 +92,54 @@ class BertNetwork:
 
         Raises what torch does.
         """
-        ids, mask = self._padded(texts)
+        ids, mask = self._on_device(texts)
         hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        pooled = self._pool(hidden.float(), mask)
-        if self.dense is not None:
-            pooled = self.dense(pooled)
-        return pooled
+        found = pooled(hidden.float(), mask, self._pooling)  # (n, dim)
+        return found if self.dense is None else self.dense(found)
 
-    def _padded(self, texts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _on_device(
+        self, texts: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return ids (n, longest) and the mask of real tokens; no mask where none is padded."""
-        lengths = np.array([len(text) for text in texts])
-        real = np.arange(lengths.max()) < lengths[:, None]  # (n, longest)
-        ids = np.full(real.shape, self._pad_id, np.int64)
-        ids[real] = np.concatenate([np.asarray(text, np.int64) for text in texts])
-        mask = None if real.all() else torch.from_numpy(real.astype(np.int64)).to(self.device)
+        ids, real = padded(texts, self._pad_id)
+        mask = None if real.all() else torch.from_numpy(real).to(self.device)
         return torch.from_numpy(ids).to(self.device), mask
 
-    def _pool(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return one vector per text, (n, dim), from its tokens', (n, longest, dim)."""
-        if self._pooling == "cls":
-            return hidden[:, 0]
-        if mask is None:
-            return hidden.mean(dim=1)
-        weights = mask.to(hidden.dtype).unsqueeze(-1)  # (n, longest, 1)
-        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+class PooledModel(torch.nn.Module):
+    """Ids and mask, each (n, longest) -> pooled vectors (n, dim): what another runtime converts."""
+
+    def __init__(self, model: Any, pooling: Pooling, dense: torch.nn.Module | None = None) -> None:
+        super().__init__()
+        self._model = model
+        self._pooling = pooling
+        self._dense = dense
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
+        found = pooled(hidden, mask, self._pooling)
+        return found if self._dense is None else self._dense(found)
+
+
+def padded(
+    texts: Sequence[Sequence[int]], pad_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return ids, and 1 where a token is real, each of shape (len(texts), longest)."""
+    lengths = np.array([len(text) for text in texts])
+    real = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(real.shape, pad_id, np.int64)
+    ids[real] = np.concatenate([np.asarray(text, np.int64) for text in texts])
+    return ids, real.astype(np.int64)
+
+
+def pooled(hidden: torch.Tensor, mask: torch.Tensor | None, pooling: Pooling) -> torch.Tensor:
+    """Return one vector per text, (n, dim), from its tokens', (n, longest, dim)."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    if mask is None:
+        return hidden.mean(dim=1)
+    weights = mask.to(hidden.dtype).unsqueeze(-1)  # (n, longest, 1)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 def choose_device(wanted: str) -> str:
@@ -131,23 +160,27 @@ def open_network(files: ModelFiles, device: str, dtype: Dtype = "auto") -> BertN
     Raises OutOfMemory, DeviceLost or UnsupportedModel.
     """
     with _device_errors(device):
-        model = _load(files).to(device)
-        dense = None if files.dense is None else _load_dense(files.dense, files.name).to(device)
+        model = load_model(files).to(device)
+        dense = load_dense(files)
+        dense = None if dense is None else dense.to(device)
         exact = BertNetwork(model, files.pooling, device, dense)
         if dtype == "float32" or (dtype == "auto" and not fast_bfloat16(device)):
             return exact
         half = BertNetwork(copy.deepcopy(model).to(torch.bfloat16), files.pooling, device, dense)
         if dtype == "bfloat16":
             return half
-        cosine = _lowest_cosine(exact, half, int(model.config.vocab_size))
+        cosine = lowest_cosine(exact, half, int(model.config.vocab_size))
         if cosine >= MIN_COSINE:
             return half
         log.warning("float32 is kept: cosine of bfloat16 is %.5f, below %.5f", cosine, MIN_COSINE)
         return exact
 
 
-def _load(files: ModelFiles) -> Any:
-    """Return the model in float32 and evaluation mode; runs no code that comes with it."""
+def load_model(files: ModelFiles) -> Any:
+    """Return the model in float32 and evaluation mode; runs no code that comes with it.
+
+    Raises UnsupportedModel.
+    """
     from transformers import AutoConfig, AutoModel
     from transformers.utils import logging as transformers_logging
 
@@ -172,14 +205,17 @@ def _load(files: ModelFiles) -> Any:
     return model.eval()
 
 
-def _load_dense(file: DenseFile, name: str) -> torch.nn.Module:
-    """Return the layer behind the pooling, in float32; raises UnsupportedModel."""
+def load_dense(files: ModelFiles) -> torch.nn.Module | None:
+    """Return the layer behind the pooling, in float32, None without; raises UnsupportedModel."""
+    file = files.dense
+    if file is None:
+        return None
     linear = torch.nn.Linear(file.n_in, file.n_out, bias=file.has_bias)
     try:
         tensors = load_file(file.weights)
         linear.load_state_dict({key.removeprefix("linear."): t for key, t in tensors.items()})
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise UnsupportedModel(f"model {name!r}: {file.weights}: {error}") from error
+        raise UnsupportedModel(f"model {files.name!r}: {file.weights}: {error}") from error
     layers = [linear, torch.nn.Tanh()] if file.has_tanh else [linear]
     return torch.nn.Sequential(*layers).requires_grad_(False).eval()
 
@@ -192,11 +228,11 @@ def fast_bfloat16(device: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _lowest_cosine(exact: BertNetwork, half: BertNetwork, vocab_size: int) -> float:
+def lowest_cosine(exact: Forward, other: Forward, vocab_size: int) -> float:
     """Return the lowest cosine between two networks' vectors of 16 texts of random tokens."""
     rng = np.random.default_rng(0)
     texts = [rng.integers(0, vocab_size, n).tolist() for n in range(4, 68, 4)]
-    a, b = exact(texts), half(texts)
+    a, b = exact(texts), other(texts)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(((a * b).sum(axis=1) / norms).min())
 

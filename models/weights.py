@@ -88,6 +88,10 @@ class UnexpectedFiles(ModelError):
     """A model that is not the one it was said to be: damaged, or another's."""
 
 
+class NotConverted(UnsupportedModel):
+    """A model that one runtime does not compute, or with other vectors; another may."""
+
+
 @dataclass(frozen=True, slots=True)
 class DenseFile:
     """A linear layer behind the pooling: its weights, its sizes, and whether tanh follows."""

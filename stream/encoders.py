@@ -12,6 +12,7 @@ def open_encoder(settings: Settings) -> BertEncoder:
     return BertEncoder(
         resolve(settings.encoder, sha256=settings.encoder_sha256),
         device=settings.encoder_device,
+        runtime=settings.encoder_runtime,
         batch_size=settings.encoder_batch,
         max_tokens=settings.encoder_max_tokens,
     )

@@ -176,6 +176,11 @@ class Settings(BaseSettings):
         description="What the model must be; empty = what is known of its name, if anything.",
     )
     encoder_device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    encoder_runtime: Literal["auto", "torch", "openvino"] = Field(
+        "auto",
+        description="What computes the model; auto = OpenVINO on a CPU where it is installed, "
+        "else torch.",
+    )
     encoder_batch: int = Field(64, ge=1, le=4096, description="Texts per forward pass at most.")
     encoder_max_tokens: int = Field(256, ge=8, le=8192, description="Longer texts are truncated.")
     encoder_cache: int = Field(
@@ -358,6 +363,15 @@ class Settings(BaseSettings):
     def _fit_for_production(self) -> Settings:
         if self.production and (reasons := reasons_against(self)):
             raise ValueError(f"production=true refuses {'; '.join(reasons)}")
+        return self
+
+    @model_validator(mode="after")
+    def _runtime_fits_device(self) -> Settings:
+        if self.encoder_runtime == "openvino" and self.encoder_device not in ("auto", "cpu"):
+            raise ValueError(
+                f"encoder_device={self.encoder_device!r}: must be auto or cpu for "
+                "encoder_runtime=openvino"
+            )
         return self
 
     @property

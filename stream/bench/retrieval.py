@@ -157,4 +157,6 @@ def _title_vectors(size: Retrieval, settings: Settings) -> Vectors | None:
         return None
     shop = build_shop(_SEED, wall_ms(), size.titles)
     titles = [each.item.title for each in shop.items.values()][: size.titles]
-    return BertEncoder(files, device=settings.encoder_device).encode(titles)
+    return BertEncoder(
+        files, device=settings.encoder_device, runtime=settings.encoder_runtime
+    ).encode(titles)

@@ -1,4 +1,4 @@
-"""What any TextEncoder must do: the stand-in of the tests, and BERT on each device."""
+"""What any TextEncoder must do: the stand-in of the tests, and BERT by each runtime and device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from models.bert_encoder import BertEncoder
 from models.encoder import Side, TextEncoder
+from models.runtimes import Runtime, has_openvino
 from models.weights import resolve
 
 TEXTS = [
@@ -24,15 +25,18 @@ LONG = "warm wool socks " * 2_000
 
 
 @cache
-def bert(device: str) -> BertEncoder:
-    """One model per device and session: it takes seconds to load."""
-    return BertEncoder(resolve("all-MiniLM-L6-v2"), device=device, max_tokens=64)
+def bert(device: str, runtime: Runtime = "torch") -> BertEncoder:
+    """One model per device, runtime and session: it takes seconds to load."""
+    if runtime == "openvino" and not has_openvino():
+        pytest.skip("openvino is not installed")
+    return BertEncoder(resolve("all-MiniLM-L6-v2"), device=device, runtime=runtime, max_tokens=64)
 
 
 @pytest.fixture(
     params=[
         pytest.param(HashEncoder, id="hash"),
         pytest.param(lambda: bert("cpu"), id="cpu", marks=pytest.mark.slow),
+        pytest.param(lambda: bert("cpu", "openvino"), id="openvino", marks=pytest.mark.slow),
         pytest.param(lambda: bert("cuda"), id="cuda", marks=pytest.mark.gpu),
     ]
 )
@@ -42,12 +46,13 @@ def encoder(request: pytest.FixtureRequest) -> TextEncoder:
 
 @pytest.fixture(
     params=[
-        pytest.param("cpu", marks=pytest.mark.slow),
-        pytest.param("cuda", marks=pytest.mark.gpu),
+        pytest.param(("cpu", "torch"), id="cpu", marks=pytest.mark.slow),
+        pytest.param(("cpu", "openvino"), id="openvino", marks=pytest.mark.slow),
+        pytest.param(("cuda", "torch"), id="cuda", marks=pytest.mark.gpu),
     ]
 )
 def real(request: pytest.FixtureRequest) -> BertEncoder:
-    return bert(request.param)
+    return bert(*request.param)
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -135,6 +140,13 @@ def test_a_text_of_just_the_limit_is_not_cut(real: BertEncoder) -> None:
 def test_meaning_counts_not_words(real: BertEncoder) -> None:
     query, near, far = real.encode(["sneakers for jogging", "Running shoes", "Espresso cup"])
     assert query @ near > query @ far + 0.3
+
+
+@pytest.mark.slow
+def test_runtimes_agree() -> None:
+    ours, torchs = bert("cpu", "openvino"), bert("cpu")
+    assert ours.encoder_id == torchs.encoder_id
+    assert cosines(ours.encode(TEXTS), torchs.encode(TEXTS)).min() > 0.9995
 
 
 @pytest.mark.gpu

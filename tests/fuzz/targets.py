@@ -293,7 +293,7 @@ def tokenizer(raw: bytes) -> None:
 
 
 class _NoNetwork:
-    dtype, tokens_at_once = "float32", 1024
+    runtime, dtype, tokens_at_once = "torch", "float32", 1024
 
     def __init__(self, device: str) -> None:
         self.device = device

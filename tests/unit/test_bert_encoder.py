@@ -46,6 +46,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
 class Counting:
     """A network whose vector counts each of the first words; it has room for ``room`` texts."""
 
+    runtime = "torch"
     dtype = "float32"
 
     def __init__(self, device: str = "cpu", *, room: int = 1000, tokens_at_once: int = 1000):

@@ -115,7 +115,7 @@ def test_a_device_that_does_not_take_the_model_is_left_at_once(
             raise OutOfMemory(f"{device} is out of memory")
         return open_network(files, device, "float32")
 
-    monkeypatch.setattr("models.bert_encoder.choose_device", lambda wanted: wanted)
+    monkeypatch.setattr("models.bert_encoder.device_for", lambda wanted, runtime: wanted)
     encoder = BertEncoder(files, device="cuda", open_on=open_on)
     assert (encoder.device, encoder.fallbacks) == ("cpu", {"cpu": 1})
     assert lowest_cosine(encoder.encode(TEXTS), sound.encode(TEXTS)) > MIN_COSINE

@@ -136,6 +136,12 @@ def test_half_a_login_is_refused(login: dict[str, str], said: str) -> None:
         load_settings(security_protocol="SASL_SSL", **login)
 
 
+def test_a_runtime_that_does_not_compute_on_the_device_is_refused() -> None:
+    with pytest.raises(BadSettings, match="encoder_device='cuda': must be auto or cpu"):
+        load_settings(encoder_runtime="openvino", encoder_device="cuda")
+    assert load_settings(encoder_runtime="openvino", encoder_device="cpu").encoder_device == "cpu"
+
+
 def test_what_is_secret_is_not_quoted_when_it_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFSTREAM_SASL_PASSWORD", "hunter2")
     with pytest.raises(BadSettings) as half:
