@@ -1,8 +1,8 @@
-"""encoder: BertEncoder against the same model as transformers runs it out of the box."""
+"""encoder: BertEncoder by each runtime against the model as transformers runs it out of the box."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from models.bert_encoder import BertEncoder
+from models.runtimes import Runtime, runtimes_on
 from models.weights import ModelFiles, resolve
 from stream.bench.load import wall_ms
 from stream.bench.report import Figure, median_and_spread, number
@@ -26,60 +27,73 @@ _VARIES = 0.5
 #: Of either side at most so many texts at once.
 _BATCH = 64
 _SEED = 7
+_STOCK = "transformers"
 
 Encode = Callable[[Sequence[str]], Vectors]
 
 
 def measure(size: Encoder, settings: Settings, on_turn: OnTurn) -> Figure:
-    """Encode short texts, long texts and single ones; raises ModelError without the model."""
+    """Encode short texts, long texts and single ones; raises ModelError without the model.
+
+    The values are those of the runtime that the settings choose; the table has the others too.
+    """
     files = resolve(settings.encoder)
-    ours = BertEncoder(files, device=settings.encoder_device, batch_size=_BATCH)
-    stock = StockEncoder(files, ours.device)
+    chosen = _open(files, settings.encoder_device, settings.encoder_runtime)
+    others = [name for name in runtimes_on(chosen.device) if name != chosen.runtime]
+    ours = {name: _open(files, chosen.device, name) for name in others} | {chosen.runtime: chosen}
+    stock = StockEncoder(files, chosen.device)
     make = _Texts(stock)
     texts = {
         "short": make(SHORT_TOKENS, size.short_texts),
         "long": make(LONG_TOKENS, size.long_texts),
     }
-    sides: dict[str, Encode] = {"ours": ours.encode, "transformers": stock.encode}
-    cosines = [_lowest_cosine(sides, batch) for batch in texts.values()]
-    speeds, single_ms = Values(), Values()
+    sides: dict[str, Encode] = {_STOCK: stock.encode}
+    sides |= {name: encoder.encode for name, encoder in ours.items()}
+    cosines = _lowest_cosines(sides, texts.values())
+    speeds = {kind: Values() for kind in texts}
+    single_ms = Values()
     for side, _ in turns(list(sides), size.rounds, on_turn):
         for kind, batch in texts.items():
-            speeds.add(f"{side} {kind}", _texts_per_s(sides[side], batch))
+            speeds[kind].add(side, _texts_per_s(sides[side], batch))
         single_ms.add(side, _single_ms(sides[side], texts["short"][: size.singles]))
-    ratio = {kind: speeds[f"ours {kind}"].over(speeds[f"transformers {kind}"]) for kind in texts}
     rows = [
         _row(
             f"{kind} texts, {stock.mean_tokens(texts[kind]):.0f} tokens", side, speed, "texts/s", of
         )
-        for kind, of in ratio.items()
+        for kind, values in speeds.items()
         for side in sides
-        for speed in (speeds[f"{side} {kind}"],)
+        for speed, of in ((values[side], values[side].over(values[_STOCK])),)
     ]
-    quicker = single_ms["transformers"].over(single_ms["ours"])
-    rows += [_row("one short text", side, single_ms[side], "ms", quicker) for side in sides]
+    rows += [
+        _row("one short text", side, single_ms[side], "ms", single_ms[_STOCK].over(single_ms[side]))
+        for side in sides
+    ]
+    told = [f"{name} {encoder.dtype}, cosine {cosines[name]:.6f}" for name, encoder in ours.items()]
     return Figure(
         "encoder",
         {
-            "short_ratio": ratio["short"].median,
-            "long_ratio": ratio["long"].median,
-            "min_cosine": min(cosines),
-            "single_ms": single_ms["ours"].median,
+            **{
+                f"{kind}_ratio": values[chosen.runtime].over(values[_STOCK]).median
+                for kind, values in speeds.items()
+            },
+            "min_cosine": cosines[chosen.runtime],
+            "single_ms": single_ms[chosen.runtime].median,
         },
         ("texts", "side", "speed", "±", "times transformers"),
         rows,
-        f"{ours.encoder_id} on {ours.device}: ours {ours.dtype}, sorted by length; transformers "
-        f"eager float32 as the texts come, batches of {_BATCH}. Lowest cosine {min(cosines):.6f}.",
+        f"{chosen.encoder_id} on {chosen.device}, where the settings choose {chosen.runtime}. "
+        f"Sorted by length: {'; '.join(told)} at the lowest. transformers: eager float32 as the "
+        f"texts come, batches of {_BATCH}.",
     )
 
 
-def _described(kind: str, texts: Sequence[str], stock: StockEncoder) -> str:
-    return f"{kind} texts, {stock.mean_tokens(texts):.0f} tokens"
+def _open(files: ModelFiles, device: str, runtime: Runtime) -> BertEncoder:
+    return BertEncoder(files, device=device, runtime=runtime, batch_size=_BATCH)
 
 
-def _row(texts: str, side: str, sample: Sample, unit: str, ratio: Sample) -> tuple[str, ...]:
-    times = number(ratio.median) if side == "ours" else "1"
-    return (texts, side, *median_and_spread(sample, unit), times)
+def _row(texts: str, side: str, sample: Sample, unit: str, times: Sample) -> tuple[str, ...]:
+    ratio = "1" if side == _STOCK else number(times.median)
+    return (texts, side, *median_and_spread(sample, unit), ratio)
 
 
 class StockEncoder:
@@ -155,7 +169,14 @@ def _single_ms(encode: Encode, texts: Sequence[str]) -> float:
     return float(np.median(times))
 
 
-def _lowest_cosine(sides: dict[str, Encode], texts: Sequence[str]) -> float:
-    """Return the lowest cosine between both sides' vectors; what comes first is not timed."""
-    ours, stock = (encode(texts) for encode in sides.values())
-    return float((ours * stock).sum(axis=1).min())
+def _lowest_cosines(
+    sides: Mapping[str, Encode], batches: Iterable[Sequence[str]]
+) -> dict[str, float]:
+    """Return each side's lowest cosine to transformers' vectors; what comes first is not timed."""
+    lowest = dict.fromkeys(sides, 1.0)
+    for texts in batches:
+        stock = sides[_STOCK](texts)
+        for side, encode in sides.items():
+            cosine = float((encode(texts) * stock).sum(axis=1).min())
+            lowest[side] = min(lowest[side], cosine)
+    return lowest

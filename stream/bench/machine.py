@@ -18,6 +18,7 @@ _PACKAGES = {
     "aiokafka": ("aiokafka",),
     "torch": ("torch",),
     "transformers": ("transformers",),
+    "openvino": ("openvino",),
     "faiss": ("faiss-cpu", "faiss-gpu"),
     "numpy": ("numpy",),
 }
