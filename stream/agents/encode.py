@@ -117,6 +117,7 @@ class Encode:
         sender: Sender,
         failures: Failures,
         report: Report,
+        *,
         tracing: Tracing | None = None,
         sentiment: SentimentModel | None = None,
     ) -> None:

@@ -82,7 +82,15 @@ class EncodeTier:
         parts, settings = self._parts, self._parts.settings
         failures = Failures(parts.dead_letters, "encode")
         tracing, report = parts.watched("encode")
-        stage = Encode(encoder, queries, parts.sender, failures, report, tracing, sentiment)
+        stage = Encode(
+            encoder,
+            queries,
+            parts.sender,
+            failures,
+            report,
+            tracing=tracing,
+            sentiment=sentiment,
+        )
 
         async def process(batch: Sequence[SourceMessage]) -> None:
             async for attempt in AsyncRetrying(

@@ -43,7 +43,12 @@ class Tier:
         failures = Failures(DeadLetters(self.outbox, "0", lambda *_: None), "encode")
         queries = VectorCache(self.encoder, 100)
         self.stage = Encode(
-            self.encoder, queries, self.outbox, failures, self.reports.append, sentiment
+            self.encoder,
+            queries,
+            self.outbox,
+            failures,
+            self.reports.append,
+            sentiment=sentiment,
         )
         self.guard = Guard(self.stage.process, self.stage.reject, failures, StormGauge())
 

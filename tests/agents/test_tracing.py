@@ -137,7 +137,7 @@ async def test_a_text_takes_its_trace_through_the_encoder(tracing: bool) -> None
     outbox = Outbox()
     failures = Failures(DeadLetters(outbox, "0", lambda *_: None), "encode")
     heard = Tracing(spans.append, "encode") if tracing else None
-    encode = Encode(HashEncoder(), HashEncoder(), outbox, failures, lambda _: None, heard)
+    encode = Encode(HashEncoder(), HashEncoder(), outbox, failures, lambda _: None, tracing=heard)
     await encode.process(
         [traced(message("searches", search()), 1), message("reviews", review(), 1)]
     )
