@@ -28,7 +28,9 @@ from models.packed_vector import PackedSum, to_four_bits
 from models.snapshot import save_snapshot
 from stream.core import item_rows, user_columns, user_rows, user_rows_v1, user_rows_v2
 from stream.core.events import Context
+from stream.core.fold import Touch
 from stream.core.item_state import ItemState, PairsLedger
+from stream.core.pairs import pair_messages
 from stream.core.user_state import Act, Faded, Interest, Stated, TextAct, UserState
 from stream.engine.commits import Effect, Ledger
 from stream.engine.stores import stamp
@@ -126,7 +128,16 @@ def item_pairs() -> list[bytes]:
         touches=touches,
         beside=[Beside("i1", ["i2", "i3"], NOW_MS)],
     )
-    return [to_message(pairs)]
+    packed = pair_messages(
+        [
+            Touch("i1", ("i2", "i3"), 1.5, True, NOW_MS, "north"),
+            Touch("i2", (), 0.5, False, 1, None),
+        ],
+        lambda item_id: item_id == "i3",
+        source_partition=1,
+        sequence=1,
+    )
+    return [to_message(pairs), *(raw for _, raw in packed)]
 
 
 def item_neighbours() -> list[bytes]:
