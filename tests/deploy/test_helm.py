@@ -54,7 +54,11 @@ FULL: Resource = {
     "image": {"pullSecrets": [{"name": "registry"}]},
     "topics": {"by": "strimzi"},
     "strimzi": {"cluster": "events", "users": {"enabled": True}},
-    "tls": {"caSecret": "events-cluster-ca-cert", "certSecret": "me", "keyPasswordKey": "pw"},
+    "tls": {
+        "caSecret": "events-cluster-ca-cert",
+        "certSecret": "me",
+        "keyPasswordKey": "pw",
+    },  # pragma: allowlist secret
     "metrics": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True},
@@ -125,7 +129,7 @@ def settings_of(pod: Resource, values: Resource) -> Settings:
     assert names <= set(Settings.model_fields)
     # A password that is in a file is not at hand here.
     found.pop("PREFSTREAM_SASL_PASSWORD_FILE", None)
-    found["PREFSTREAM_SASL_PASSWORD"] = "secret"
+    found["PREFSTREAM_SASL_PASSWORD"] = "secret"  # pragma: allowlist secret
     with pytest.MonkeyPatch.context() as patch:
         for name, value in found.items():
             patch.setenv(name, value)
