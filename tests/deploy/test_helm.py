@@ -55,10 +55,10 @@ FULL: Resource = {
     "topics": {"by": "strimzi"},
     "strimzi": {"cluster": "events", "users": {"enabled": True}},
     "tls": {
-        "caSecret": "events-cluster-ca-cert",
-        "certSecret": "me",
-        "keyPasswordKey": "pw",
-    },  # pragma: allowlist secret
+        "caSecret": "events-cluster-ca-cert",  # pragma: allowlist secret
+        "certSecret": "me",  # pragma: allowlist secret
+        "keyPasswordKey": "pw",  # pragma: allowlist secret
+    },
     "metrics": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True},
