@@ -49,10 +49,14 @@ class EngineConductor(Conductor):
 
     def _pressure_of(self, tp: TP) -> Pressure:
         """Return what pauses the fetching of a partition, and what resumes it; always the same."""
+        # Messages name their partition in aiokafka's type: equal, but Faust's consumer asks for its
+        # own, and crashes on the other.
+        partition = TP(tp.topic, tp.partition)
 
         def high() -> None:
-            self.app.sensors.on_topic_buffer_full(tp)
-            self.app.consumer.on_buffer_full(tp)
+            self.app.sensors.on_topic_buffer_full(partition)
+            self.app.consumer.on_buffer_full(partition)
 
-        pressure = self._pressure[tp] = high, partial(self.app.consumer.on_buffer_drop, tp)
+        drop = partial(self.app.consumer.on_buffer_drop, partition)
+        pressure = self._pressure[partition] = high, drop
         return pressure

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from faust.types import TP, ConsumerMessage
 
 from stream.engine.app import EngineApp, new_app
@@ -96,3 +97,15 @@ async def test_a_full_buffer_pauses_fetching_and_an_empty_one_goes_on(app: Engin
     for _ in range(FULL):
         channel.queue.get_nowait()
     assert fetching.told == [("full", PLACE), ("drop", PLACE)]
+
+
+async def test_a_partition_in_aiokafkas_type_is_told_in_fausts(app: EngineApp) -> None:
+    [channel] = subscribe(app)
+    fetching: Any = app.consumer
+    place: Any = TopicPartition(*PLACE)
+    for offset in range(FULL):
+        assert conductor(app).take(message(offset, place))
+    for _ in range(FULL):
+        channel.queue.get_nowait()
+    # Equal they are anyway; Faust's consumer asserts the type.
+    assert [(word, type(tp)) for word, tp in fetching.told] == [("full", TP), ("drop", TP)]
