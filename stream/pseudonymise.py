@@ -32,6 +32,7 @@ from tenacity import (
 
 from stream.connection import client_options
 from stream.core.events import PARSERS, BadEvent, User
+from stream.core.intake import key_of
 from stream.dead_letters import DeadLetters, Failure
 from stream.delivery import DeliveryFailed, Headers, Output, Sender, SourceMessage
 from stream.groups import group_of_acts, group_of_users
@@ -76,7 +77,7 @@ def pseudonymous(message: SourceMessage, names: Pseudonymiser) -> list[Output]:
     """
     headers = tuple(header for header in message.headers if header[0] in KEPT_HEADERS)
     if message.topic == USERS.name and message.value is None:
-        user_id = _key_of(message)
+        user_id = key_of(message)
         return [
             Output(USERS.name, n.encode(), None, headers=headers) for n in names.all_of(user_id)
         ]
@@ -107,16 +108,6 @@ def _under(name: str, event: Any, names: Pseudonymiser) -> Any:
     if session_id is None:
         return msgspec.structs.replace(event, user_id=name)
     return msgspec.structs.replace(event, user_id=name, session_id=names.of_session(session_id))
-
-
-def _key_of(message: SourceMessage) -> str:
-    try:
-        user_id = (message.key or b"").decode()
-    except UnicodeDecodeError:
-        raise BadEvent("the message key is not UTF-8") from None
-    if not user_id:
-        raise BadEvent("a tombstone without a key names no user")
-    return user_id
 
 
 class Pseudonymise:

@@ -49,13 +49,14 @@ def intake(message: SourceMessage, encoder_id: str) -> Taken:
     if message.topic == "embedded-texts":
         return _embedded(message, encoder_id)
     if message.topic == "users" and message.value is None:
-        return Taken(message, _key_of(message), Erasure(message.offset))
+        return Taken(message, key_of(message), Erasure(message.offset))
     parse = parse_user if message.topic == "users" else parse_interaction
     event: Interaction | User = parse(message.value, message.key)
     return Taken(message, event.user_id, _sourced(message, event))
 
 
-def _key_of(message: SourceMessage) -> str:
+def key_of(message: SourceMessage) -> str:
+    """Return whom a tombstone names; raises BadEvent when it names nobody."""
     try:
         user_id = (message.key or b"").decode()
     except UnicodeDecodeError:
