@@ -23,6 +23,7 @@ from preference_stage import (
 
 from stream.agents.item_vectors import ItemVectors
 from stream.agents.recommending import SLICE
+from stream.core.user_rows import Written, read_row
 from stream.core.user_state import Rules, long_interest
 
 KAFKA_BYTES = 1_000_000
@@ -203,6 +204,22 @@ async def test_an_act_on_an_item_that_comes_later_counts_once_it_is_there(
     both, weight = long_interest(after, ItemVectors(bare.catalogue), rules)
     assert both is not None
     assert weight == pytest.approx(rules.weights["click"] + rules.weights["impression"], abs=1e-3)
+
+
+async def test_a_row_goes_on_behind_what_was_written_before(stage: PreferenceStage) -> None:
+    def written() -> Written:
+        row = stage.table.rows(0, [b"u1"])[0]
+        assert row is not None
+        told = read_row(row)[1]
+        assert told is not None
+        return told
+
+    await stage(stage.act("boots"))
+    first = written()
+    await stage(stage.act("hat"))
+    await stage(stage.act("laces"))
+    assert written().base == first.base
+    assert len(written().behind) == len(first.behind) + 2
 
 
 @pytest.mark.parametrize("kind", ["purchase", "dislike"])

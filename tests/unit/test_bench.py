@@ -155,6 +155,16 @@ def test_acts_are_well_formed_and_no_event_id_comes_twice() -> None:
     assert {event.user_id for event in events[:50]} == {f"u{number}" for number in range(50)}
 
 
+def test_a_later_backlog_lies_behind_an_earlier_one() -> None:
+    load = Load(50, 40)
+    first, second = (
+        [parse_interaction(act.value, act.key).event_time_ms for act in load.acts(300)]
+        for _ in range(2)
+    )
+    assert first == sorted(first)
+    assert first[0] < first[-1] <= second[0] <= second[-1]
+
+
 def test_a_few_users_make_most_of_the_acts() -> None:
     load = Load(1000, 10)
     acts = Counter(act.key for act in load.acts(20_000))

@@ -134,6 +134,14 @@ def test_a_row_that_nothing_can_shorten_enough_is_stored_as_it_is():
     assert result.state.activity
 
 
+def test_a_cut_makes_room_for_the_next_acts():
+    result, n_trimmed = folded(*map(act, range(100))), 0
+    for n in range(100, 160):
+        result = fold(result.state, [act(n)], VECTORS, RULES)
+        n_trimmed += result.is_trimmed
+    assert 0 < n_trimmed <= 60 / 3
+
+
 def test_a_row_within_its_bytes_is_not_touched():
     result = folded(act(1), act(2))
     assert not result.is_trimmed
