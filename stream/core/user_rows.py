@@ -9,13 +9,12 @@ user is mostly a copy. Rows of versions 1 and 2 are read too.
 from __future__ import annotations
 
 import struct
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from stream.core import user_rows_v1, user_rows_v2
-from stream.core.events import InteractionType
 from stream.core.user_columns import (
     BANDS,
     ActColumns,
@@ -44,7 +43,18 @@ VERSION = 3
 MOST_BEHIND = 15
 _FEW = 0x90
 #: The kinds of acts that can be told behind a base, by number: to be added to at the end alone.
-_KINDS: Final[tuple[str, ...]] = (*get_args(InteractionType), "review")
+#: Written out, since types of interactions may come in any order.
+_KINDS: Final = (
+    "impression",
+    "view",
+    "click",
+    "add_to_cart",
+    "remove_from_cart",
+    "favorite",
+    "purchase",
+    "dislike",
+    "review",
+)
 _KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 _HAS_PENDING = 1
 _DUE, _NOT_DUE = bytes((VERSION, _HAS_PENDING)), bytes((VERSION, 0))

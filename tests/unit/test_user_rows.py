@@ -61,6 +61,14 @@ VERSION_2 = bytes.fromhex(
     "c82cc000c3a56e6f727468a2656ea3746561c400a5736f7574680195020346a3723730cf00000199c82cc000"
     "fe03"
 )
+#: As version 3 writes it: an act of each kind behind an empty base.
+VERSION_3 = bytes.fromhex(
+    "03009ccf00000199c82cc008c4069500c09090c095ffffffffff90c4009994cf00000199c82cc000a2693000"
+    "ce3f00000094cf00000199c82cc001a2693103ce3f00000094cf00000199c82cc002a2693204ce3f00000094"
+    "cf00000199c82cc003a2693307ce3f00000094cf00000199c82cc004a2693408ce3f00000094cf00000199c8"
+    "2cc005a269350bce3f00000094cf00000199c82cc006a269360cce3f00000094cf00000199c82cc007a26937"
+    "0fce3f00000094cf00000199c82cc008a2693810ce3f000000c0c000c00000"
+)
 HAT = to_four_bits(np.array([0, 0.6, 0.8, 0], np.float32))
 TRIGGER = Trigger(topic="reviews", partition=3, offset=70, event_id="r70", event_time_ms=NOW_MS)
 
@@ -125,6 +133,20 @@ def test_a_row_of_version_2_says_what_it_said():
         recommended_ms=NOW_MS - 1,
         band="high",
     )
+
+
+def test_kinds_of_acts_keep_their_numbers():
+    assert [(act.kind, act.folded) for act in from_row(VERSION_3).acts] == [
+        ("impression", False),
+        ("view", True),
+        ("click", False),
+        ("add_to_cart", True),
+        ("remove_from_cart", False),
+        ("favorite", True),
+        ("purchase", False),
+        ("dislike", True),
+        ("review", False),
+    ]
 
 
 @pytest.mark.parametrize("old", [VERSION_1, VERSION_2], ids=["version 1", "version 2"])
