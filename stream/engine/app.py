@@ -20,7 +20,7 @@ from stream.engine.batches import BatchStream, source_message
 from stream.engine.commits import WorkerEnds
 from stream.engine.lease import Lease
 from stream.engine.recovery import EngineTables
-from stream.engine.schema import RawSchema
+from stream.engine.runs import RunQueue
 from stream.engine.table import PartitionTable
 from stream.engine.transport import EngineTransport
 from stream.groups import group_of
@@ -53,6 +53,14 @@ class EngineApp(faust.App):
         # What could not be committed because of it tells nothing more.
         if not (self.crashed and isinstance(reason, WorkerEnds)):
             await super().crash(reason)
+
+    def FlowControlQueue(
+        self, maxsize: int | None = None, *, clear_on_resume: bool = False
+    ) -> RunQueue:
+        """Return a stream's buffer."""
+        return RunQueue(
+            maxsize=maxsize, flow_control=self.flow_control, clear_on_resume=clear_on_resume
+        )
 
     def _new_transport(self) -> TransportT:
         # ``kafka://`` means Faust's own driver wherever it is looked up by name.
@@ -164,13 +172,17 @@ def add_agent(
     """
     prefix = settings.topic_prefix
     source = app.topic(
-        *(prefix + topic for topic in topics), schema=RawSchema(), partitions=settings.partitions
+        *(prefix + topic for topic in topics),
+        key_serializer="raw",
+        value_serializer="raw",
+        allow_empty=True,
+        partitions=settings.partitions,
     )
 
     async def agent(stream: Any) -> None:
         try:
-            async for events in stream.batches(max_events or settings.batch_max, wait_s):
-                await process([source_message(event, prefix) for event in events])
+            async for records in stream.batches(max_events or settings.batch_max, wait_s):
+                await process([source_message(record, prefix) for record in records])
         except Exception as error:
             await app.crash(error)
             raise

@@ -1,17 +1,16 @@
-"""BatchStream: whole micro-batches of raw events, acknowledged only when they are done."""
+"""BatchStream: whole micro-batches of raw records, acknowledged only when they are done."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import faust
-from faust.types import EventT
 
 from stream.delivery import SourceMessage
+from stream.engine.runs import Part, Run
 
 log = logging.getLogger(__name__)
 
@@ -24,77 +23,69 @@ class BatchStream(faust.Stream[Any]):
     small when idle, large under load; and an exception leaves every event unacknowledged.
     """
 
-    async def batches(self, max_events: int, wait_s: float) -> AsyncIterator[list[EventT[Any]]]:
-        """Yield up to ``max_events`` events, those of ``wait_s`` seconds after the first.
+    async def batches(self, max_records: int, wait_s: float) -> AsyncIterator[list[Any]]:
+        """Yield up to ``max_records`` of aiokafka's records, those of ``wait_s`` seconds after the
+        first.
 
         Acknowledges the batch when the consumer asks for the next one.
         """
         await self.maybe_start()
         channel: Any = self.channel
+        consumer: Any = self.app.consumer
         while not self.should_stop:
             try:
                 first = await channel.__anext__()
             except StopAsyncIteration:  # how Faust's channels say that the worker stops
                 return
-            batch: list[EventT[Any]] = []
-            self._take(first, batch)
-            self._drain(channel.queue, batch, max_events)
-            if wait_s and batch and len(batch) < max_events:
+            batch: list[Part] = []
+            left = self._take(first, batch, max_records)
+            left = self._drain(channel.queue, batch, left)
+            if wait_s and batch and left:
                 await asyncio.sleep(wait_s)
-                self._drain(channel.queue, batch, max_events)
+                self._drain(channel.queue, batch, left)
             if batch:
-                yield batch
-                # Without Faust's sensors: ours count a batch at a time.
-                consumer = self.app.consumer
-                for event in batch:
-                    event.message.ack(consumer)
+                yield [record for part in batch for record in part.records]
+                for part in batch:
+                    consumer.done(part)
 
-    def _drain(self, queue: Any, batch: list[EventT[Any]], max_events: int) -> None:
-        # What the queue holds beside events, the word to stop, is left to __anext__.
-        while len(batch) < max_events and not (queue.empty() or queue._errors):
-            self._take(queue.get_nowait(), batch)
+    def _drain(self, queue: Any, batch: list[Part], left: int) -> int:
+        """Take what the queue holds, ``left`` records at most; return how many more may come."""
+        # What the queue holds beside runs, the word to stop, is left to __anext__.
+        while left and not (queue.empty() or queue._errors):
+            left = self._take(queue.get_nowait(), batch, left)
+        return left
 
-    @cached_property
-    def _parts(self) -> tuple[Any, Any, Any]:
-        """What is asked for each event, looked up once: Faust would find it anew each time."""
-        app = self.app
-        return app.flow_control, app.topics.acking_topics, app.consumer
-
-    def _take(self, event: EventT[Any], batch: list[EventT[Any]]) -> None:
-        """Add an event to the batch, at once in progress, unless its assignment has ended.
+    def _take(self, run: Run, batch: list[Part], left: int) -> int:
+        """Add a run's records to the batch, at once in progress, unless its assignment has ended.
 
         What is fetched before a rebalance must not be processed after it: the partition may have
         another owner, and is read again from the committed offset if it has not. Nor may a
         batch that is still gathered while a rebalance begins: Faust waits for what is in progress
         before it lets go of the partitions, and forgets what is in the queues.
         """
-        message, (flow, acking_topics, consumer) = event.message, self._parts
-        if message.generation_id != self.app.consumer_generation_id:
-            log.info("left to be read again: %s offset=%d, of an earlier time", *_place(message))
-            return
-        if not flow.is_active():
-            log.info("left to be read again: %s offset=%d, while rebalancing", *_place(message))
-            return
-        batch.append(event)
-        if not message.tracked and message.topic in acking_topics:
-            message.tracked = True
-            consumer.track_message(message)
+        app: Any = self.app
+        is_of_now = run.generation_id == app.consumer_generation_id
+        if not is_of_now or not app.flow_control.is_active():
+            why = "while rebalancing" if is_of_now else "of an earlier time"
+            n_left, place = len(run), run.records[-len(run)].offset
+            log.info("left to be read again: %d of %r from %d, %s", n_left, run.tp, place, why)
+            return left
+        part = run.take(left)
+        app.consumer.track(part)
+        batch.append(part)
+        if len(run):
+            cast(Any, self.channel).queue.put_back(run)
+        return left - len(part.records)
 
 
-def _place(message: Any) -> tuple[str, int]:
-    return f"topic={message.topic} partition={message.partition}", message.offset
-
-
-def source_message(event: EventT[Any], prefix: str) -> SourceMessage:
-    """Return the plain value of an event; ``prefix`` is cut from its topic."""
-    message: Any = event.message
-    headers = message.headers or ()
+def source_message(record: Any, prefix: str) -> SourceMessage:
+    """Return the plain value of one of aiokafka's records; ``prefix`` is cut from its topic."""
     return SourceMessage(
-        topic=message.topic.removeprefix(prefix),
-        partition=message.partition,
-        offset=message.offset,
-        timestamp_ms=round((message.timestamp or 0) * 1000),
-        key=message.key,
-        value=message.value,
-        headers=tuple(headers.items() if isinstance(headers, dict) else headers),
+        topic=record.topic.removeprefix(prefix),
+        partition=record.partition,
+        offset=record.offset,
+        timestamp_ms=record.timestamp or 0,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
     )

@@ -1,50 +1,50 @@
-"""EngineConductor: a message goes into its stream at once where nothing has to be waited for."""
+"""EngineConductor: runs of records go into their stream at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from faust.transport.conductor import Conductor
 from faust.types import TP
+
+from stream.engine.runs import Run, RunQueue
 
 Pressure = tuple[Callable[[], None], Callable[[], None]]
 
 
 class EngineConductor(Conductor):
-    """Faust's conductor, with a short way for the usual case.
+    """Faust's conductor, with a way for runs: every topic of ours has one stream that reads it.
 
     Faust hands each message over by four coroutines: it takes a lock, looks whether its own
     producer is full, which we do not use, and has a registry of codecs decode what we leave as it
-    is. That was half of what handing an event over cost.
+    is.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # Looked up once: Faust finds each anew for every message.
-        self._event_type: Any = self.app.conf.Event
         self._flow = self.app.flow_control
         self._pressure: dict[TP, Pressure] = {}
 
-    def take(self, message: Any) -> bool:
-        """Put a message into its stream as it is; False when that is left to Faust's own way.
+    def queue_of(self, tp: TP) -> RunQueue:
+        """Return what the stream of a partition takes runs from.
 
-        It is when the flow is suspended, when the stream's buffer is full, and when a partition
-        has not exactly one stream.
+        Raises RuntimeError when not exactly one reads it: of two, each would take the other's word
+        for done.
         """
-        tp = message.tp
-        channels = self._tp_index.get(tp)
-        if not channels or len(channels) > 1 or not self._flow.is_active():
-            return False
+        channels = self._tp_index.get(tp, set())
+        if len(channels) != 1:
+            raise RuntimeError(f"expected one stream of {tp.topic}, got {len(channels)}")
         (channel,) = channels
-        queue: Any = channel.queue
-        if queue.full():
+        return cast(RunQueue, cast(Any, channel).queue)
+
+    def take(self, run: Run, queue: RunQueue) -> bool:
+        """Put a run into a queue; False while the flow is suspended, and when the queue is full."""
+        if queue.full() or not self._flow.is_active():
             return False
-        message.incref()
-        event = self._event_type(self.app, message.key, message.value, None, message)
-        high, drop = self._pressure.get(tp) or self._pressure_of(tp)
-        queue.put_nowait_enhanced(event, on_pressure_high=high, on_pressure_drop=drop)
+        high, drop = self._pressure.get(run.tp) or self._pressure_of(run.tp)
+        queue.put_nowait_enhanced(run, on_pressure_high=high, on_pressure_drop=drop)
         return True
 
     def _pressure_of(self, tp: TP) -> Pressure:

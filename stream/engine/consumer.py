@@ -10,8 +10,8 @@ Faust's own consumer may commit past an event that no stream has seen, and so lo
   compaction has removed, or which were dropped.
 
 Here the order of handing over is kept, and only its acknowledged beginning is committed. Records
-that are not handed over make the consumer go back to what is committed. A record is handed to a
-stream without the four tasks that Faust makes for it (see conductor.py).
+that are not handed over make the consumer go back to what is committed. They are handed to a
+stream in runs (see runs.py), without the four tasks that Faust makes for each.
 
 Those of a changelog go to the recovery together. What was fetched of one, and then dropped because
 of a rebalance, is fetched again: behind a hole a table would be taken for whole.
@@ -20,23 +20,23 @@ of a rebalance, is fetched again: behind a hole a table would be taken for whole
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode.utils.futures import notify
 
 from stream.engine.conductor import EngineConductor
 from stream.engine.recovery import EngineTables
+from stream.engine.runs import RUN_RECORDS, Part, Run, RunQueue
 
 #: How long a fetch waits for records.
 _FETCH_S = 1.0
-#: Records handed over between two breaths of the event loop.
-_SLICE = 100
-
 #: How the end of fetching shows.
 _STOPPED: tuple[type[BaseException], ...] = (
     *driver.Consumer.consumer_stopped_errors,
@@ -68,7 +68,7 @@ class EngineConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._delivered: defaultdict[TP, deque[int]] = defaultdict(deque)
+        self._delivered: defaultdict[TP, deque[Run]] = defaultdict(deque)
         self._expected: dict[TP, int] = {}
         self._gaps: dict[TP, tuple[int, int]] = {}
         self._n_seeks = 0
@@ -85,10 +85,8 @@ class EngineConsumer(driver.Consumer):
         await super().perform_seek()
         self._n_seeks += 1
         self._is_behind = False
-        for tp in self._delivered.keys() | self._acked.keys():
-            self._delivered[tp].clear()
-            self._acked[tp].clear()
-            self._acked_index[tp].clear()
+        # What was handed over before is no longer waited for, and its being done says nothing.
+        self._delivered.clear()
         self._expected = {
             tp: committed for tp, committed in self._committed_offset.items() if committed
         }
@@ -112,13 +110,27 @@ class EngineConsumer(driver.Consumer):
 
     def _new_offset(self, tp: TP) -> int | None:
         """Return the offset to commit, the next one to read; None when nothing new is done."""
-        delivered, acked = self._delivered[tp], self._acked_index[tp]
-        last = None
-        while delivered and delivered[0] in acked:
-            last = delivered.popleft()
-            acked.discard(last)
-        self._acked[tp].clear()
-        return None if last is None else last + 1
+        delivered, offset = self._delivered[tp], None
+        while delivered:
+            run = delivered[0]
+            offset = run.committable() or offset
+            if not run.is_done:
+                break
+            delivered.popleft()
+        return offset
+
+    def track(self, part: Part) -> None:
+        """Note that a part of a run is in progress."""
+        self._unacked_messages.add(cast(Any, part))
+
+    def done(self, part: Part) -> None:
+        """Note that a part of a run is done, and may be committed with all before it."""
+        part.acked = True
+        part.run.done(len(part.records))
+        self._unacked_messages.discard(cast(Any, part))
+        self._acked.setdefault(part.run.tp, [])  # where Faust looks for what to commit
+        self._n_acked += len(part.records)
+        notify(self._waiting_for_ack)
 
     # Handing over -------------------------------------------------------------------------------
 
@@ -162,10 +174,8 @@ class EngineConsumer(driver.Consumer):
             return False
         active = self._get_active_partitions()
         unread, whole = await self._gapped(sources), True
-        take = cast(EngineConductor, self.app.topics).take
-        for number, (tp, record) in enumerate(self.scheduler.iterate(sources), start=1):
-            if number % _SLICE == 0:
-                await asyncio.sleep(0)
+        for tp, records_of_run in _in_runs(sources):
+            await asyncio.sleep(0)
             if self._is_void(fetch):
                 return False
             if tp in unread:
@@ -174,7 +184,7 @@ class EngineConsumer(driver.Consumer):
                 # Not one behind it either, even if the partition is resumed meanwhile.
                 unread.add(tp)
                 whole = False
-            elif not await self._deliver(tp, self._to_message(tp, record), take):
+            elif not await self._deliver(tp, records_of_run, fetch):
                 return False
         return whole
 
@@ -222,15 +232,21 @@ class EngineConsumer(driver.Consumer):
     def _is_source(self, tp: TP) -> bool:
         return bool(self.app.topics.acks_enabled_for(tp.topic))
 
-    async def _deliver(self, tp: TP, message: Any, take: Callable[[Any], bool]) -> bool:
-        """Hand one message over; False when the flow stopped before it was taken."""
-        offset = message.offset
-        if offset < self._expected.get(tp, 0):
+    async def _deliver(self, tp: TP, records: Sequence[Any], fetch: Fetch) -> bool:
+        """Hand records over as a run; False when they became void before they were taken."""
+        records = records[bisect_left(records, self._expected.get(tp, 0), key=_offset) :]
+        if not records:
             return True
-        if not (take(message) or await self._is_taken(message)):
-            return False
-        self._expected[tp] = offset + 1
-        self._delivered[tp].append(offset)
+        conductor = cast(EngineConductor, self.app.topics)
+        queue = conductor.queue_of(tp)
+        # A plain TP: aiokafka's is equal to it, but Faust asserts the type.
+        run = Run(TP(tp.topic, tp.partition), records, self.app.consumer_generation_id)
+        while not conductor.take(run, queue):
+            await self._wait_for_room(queue)
+            if self._is_void(fetch):
+                return False
+        self._expected[tp] = records[-1].offset + 1
+        self._delivered[tp].append(run)
         if self._commit_every is not None and self._n_acked >= self._commit_every:
             self._n_acked = 0
             await self.commit()
@@ -242,44 +258,34 @@ class EngineConsumer(driver.Consumer):
         if begin > expected:
             self.app.on_events_lost(tp, begin - expected)  # type: ignore[attr-defined]
 
-    async def _is_taken(self, message: Any) -> bool:
-        """Run the callback, at once if it does not wait; False if the flow is suspended first."""
-        taking = cast(Coroutine[Any, Any, Any], self.callback(message))
+    async def _wait_for_room(self, queue: RunQueue) -> None:
+        """Wait until a stream's buffer has room, or the flow is stopped."""
+        waits = [
+            asyncio.ensure_future(wait) for wait in (self._room(queue), self.suspend_flow.wait())
+        ]
         try:
-            waits_for = taking.send(None)
-        except StopIteration:
-            return True
-        rest = asyncio.ensure_future(_Rest(taking, waits_for))
-        suspended = asyncio.ensure_future(self.suspend_flow.wait())
-        try:
-            await asyncio.wait({rest, suspended}, return_when=asyncio.FIRST_COMPLETED)
-            if rest.done():
-                rest.result()
-            return rest.done()
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            rest.cancel()
-            suspended.cancel()
+            for wait in waits:
+                wait.cancel()
+
+    async def _room(self, queue: RunQueue) -> None:
+        await self.app.flow_control.acquire()
+        await queue.room()
 
 
-class _Rest(Awaitable[None]):
-    """What is left of a coroutine that was begun by hand and waits for something."""
+def _offset(record: Any) -> int:
+    return int(record.offset)
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], waits_for: Any) -> None:
-        self._coroutine = coroutine
-        self._waits_for = waits_for
 
-    def __await__(self) -> Generator[Any, Any, None]:
-        waits_for = self._waits_for
-        try:
-            while True:
-                try:
-                    answer = yield waits_for
-                except BaseException as error:  # noqa: BLE001 - handed on, whatever it is
-                    waits_for = self._coroutine.throw(error)
-                else:
-                    waits_for = self._coroutine.send(answer)
-        except StopIteration:
-            return
+def _in_runs(sources: Records) -> Iterator[tuple[TP, Sequence[Any]]]:
+    """Yield the records of partitions in runs, the partitions by turns."""
+    begin, left = 0, dict(sources)
+    while left:
+        for tp, records in left.items():
+            yield tp, records[begin : begin + RUN_RECORDS]
+        begin += RUN_RECORDS
+        left = {tp: records for tp, records in left.items() if len(records) > begin}
 
 
 class CommittedPositions:

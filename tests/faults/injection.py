@@ -199,10 +199,9 @@ def _trouble_for(user_id: str, once: Path, at: str) -> None:
         _exhaust(once, user_id, batch)
         await process(self, batch)
 
-    def no_take(self: Any, event: Any, batch: list[Any]) -> None:
-        if not once.exists():
-            _exhaust(once, user_id, [event.message])
-        take(self, event, batch)
+    def no_take(self: Any, run: Any, batch: list[Any], left: int) -> int:
+        _exhaust(once, user_id, run.records)
+        return take(self, run, batch, left)
 
     async def no_crash(self: Any, reason: BaseException) -> None:
         if not (once.parent / "told").exists():

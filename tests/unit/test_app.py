@@ -7,7 +7,7 @@ from typing import Any
 
 import faust
 import pytest
-from faust.types import Message
+from aiokafka import ConsumerRecord
 
 from stream.delivery import SourceMessage
 from stream.engine.app import EngineApp, add_agent, new_app
@@ -23,16 +23,15 @@ class Stream:
         self._batches = batches
         self._then = then
 
-    async def batches(self, max_events: int, wait_s: float) -> AsyncIterator[list[Any]]:
+    async def batches(self, max_records: int, wait_s: float) -> AsyncIterator[list[Any]]:
         for batch in self._batches:
             yield batch
         if self._then:
             raise self._then
 
 
-def event() -> Any:
-    message = Message("searches", 0, 7, 0.0, 0, (), b"anna", b"{}", None)
-    return faust.Event(None, b"anna", b"{}", (), message)  # type: ignore[arg-type]
+def record() -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord("searches", 0, 7, 0, 0, b"anna", b"{}", None, 4, 2, ())
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ async def test_a_stage_that_fails_ends_the_right_to_commit(
     app: EngineApp, telling: Exception | None
 ) -> None:
     with pytest.raises(MemoryError):
-        await run(app, Stream([event()]), fails=True)
+        await run(app, Stream([record()]), fails=True)
     assert app.lease.given_up
     assert app.crashed is (telling is None)
 
@@ -74,7 +73,7 @@ async def test_so_does_a_batch_that_cannot_be_gathered(
     app: EngineApp, telling: Exception | None
 ) -> None:
     with pytest.raises(MemoryError):
-        await run(app, Stream([event()], then=MemoryError("no room for the next event")))
+        await run(app, Stream([record()], then=MemoryError("no room for the next event")))
     assert app.lease.given_up
 
 
@@ -108,5 +107,5 @@ async def test_the_first_to_be_told_is_told_whatever_it_is(app: EngineApp) -> No
 
 
 async def test_what_ends_in_good_order_goes_on_committing(app: EngineApp) -> None:
-    await run(app, Stream([event()], [event()]))
+    await run(app, Stream([record()], [record()]))
     assert not app.lease.given_up

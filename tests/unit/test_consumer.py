@@ -11,11 +11,12 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from stream.engine import consumer as module
-from stream.engine.app import add_table, new_app
+from stream.engine.app import EngineApp, add_table, new_app
 from stream.engine.consumer import CommittedPositions, EngineConsumer
+from stream.engine.runs import Run, RunQueue
 from stream.settings import load_settings
 
-SOURCE, CHANGELOG = TP("users", 0), TP("user-state", 0)
+SOURCE, OTHER, CHANGELOG = TP("users", 0), TP("clickstream", 0), TP("user-state", 0)
 
 
 def record(offset: int, tp: TP = SOURCE) -> ConsumerRecord[bytes, bytes]:
@@ -27,33 +28,51 @@ def fetched(*offsets: int, tp: TP = SOURCE) -> dict[TP, Any]:
 
 
 class Taking:
-    """A stream that takes what it is handed, or waits until it is let."""
+    """A stream: what it was handed, and how it acknowledges what it is done with."""
 
-    def __init__(self) -> None:
-        self.offsets: list[int] = []
-        self.messages: dict[int, Any] = {}
-        self.may_take = asyncio.Event()
-        self.may_take.set()
+    def __init__(self, app: EngineApp) -> None:
+        app.flow_control.resume()
+        topic = app.topic(SOURCE.topic, partitions=4)
+        channel: Any = topic.clone(is_iterator=True)
+        self.queue: RunQueue = channel.queue
+        self.runs: list[Run] = []
+        app.topics._tp_index[SOURCE] = app.topics._tp_index[OTHER] = {channel}
+        self._app = app
 
-    async def __call__(self, message: Any) -> None:
-        await self.may_take.wait()
-        self.offsets.append(message.offset)
-        self.messages[message.offset] = message
+    @property
+    def offsets(self) -> list[int]:
+        """The offsets of all that was handed over, in order."""
+        while not self.queue.empty():
+            self.runs.append(self.queue.get_nowait())
+        return [record.offset for run in self.runs for record in run.records]
+
+    def finish(self, n: int) -> None:
+        """Take the next n records, and be done with them."""
+        consumer: Any = self._app.consumer
+        assert self.offsets
+        for run in self.runs:
+            if n and len(run):
+                part = run.take(n)
+                consumer.track(part)
+                consumer.done(part)
+                n -= len(part.records)
 
 
 @pytest.fixture
-def stream() -> Taking:
-    return Taking()
-
-
-@pytest.fixture
-async def consumer(
-    tmp_path: Path, stream: Taking, monkeypatch: pytest.MonkeyPatch
-) -> EngineConsumer:
+async def app(tmp_path: Path) -> EngineApp:
     app = new_app(load_settings(state_dir=tmp_path), "preference")
-    app.topics._acking_topics.add(SOURCE.topic)
+    app.topics._acking_topics |= {SOURCE.topic, OTHER.topic}
+    return app
+
+
+@pytest.fixture
+async def stream(app: EngineApp) -> Taking:
+    return Taking(app)
+
+
+@pytest.fixture
+async def consumer(app: EngineApp, monkeypatch: pytest.MonkeyPatch) -> EngineConsumer:
     consumer: Any = app.consumer
-    consumer.callback = stream
     consumer._set_active_tps({SOURCE, CHANGELOG})
     consumer.resume_flow()
     consumer.sought = []
@@ -90,41 +109,73 @@ async def twice(consumer: Any, records: dict[TP, Any]) -> None:
     await hand_over(consumer, records)
 
 
-def acknowledge(consumer: Any, stream: Taking, *offsets: int) -> None:
-    for offset in offsets:
-        consumer.ack(stream.messages[offset])
-
-
 async def test_only_the_acknowledged_beginning_is_committed(consumer: Any, stream: Taking) -> None:
     committed_at(consumer, 59)
     await consumer.perform_seek()
     assert await hand_over(consumer, fetched(59, 60, 61))
+    assert await hand_over(consumer, fetched(62))
 
-    acknowledge(consumer, stream, 60)
     assert consumer._new_offset(SOURCE) is None
-    acknowledge(consumer, stream, 59)
+    stream.finish(2)
     assert consumer._new_offset(SOURCE) == 61
-    acknowledge(consumer, stream, 61)
-    assert consumer._new_offset(SOURCE) == 62
+    assert consumer._new_offset(SOURCE) is None
+    stream.finish(2)
+    assert consumer._new_offset(SOURCE) == 63
     assert consumer._new_offset(SOURCE) is None
 
 
-async def test_fausts_own_consumer_commits_past_the_event_at_the_head(
-    consumer: Any, stream: Taking
-) -> None:
+async def test_a_run_that_was_dropped_holds_up_all_behind_it(consumer: Any, stream: Taking) -> None:
+    await hand_over(consumer, fetched(5, 6))
+    await hand_over(consumer, fetched(7))
+    stream.finish(1)
+    [_, behind] = stream.runs
+    consumer.done(behind.take(1))
+    assert consumer._new_offset(SOURCE) == 6
+    assert consumer._new_offset(SOURCE) is None
+
+
+async def test_fausts_own_consumer_commits_past_the_event_at_the_head(consumer: Any) -> None:
+    """Why the order of handing over is kept: if this fails, Faust has mended it."""
     committed_at(consumer, 59)
     await consumer.perform_seek()
-    await hand_over(consumer, fetched(59, 60))
-    acknowledge(consumer, stream, 60)
+    consumer._acked[SOURCE].append(60)
 
     assert driver.Consumer._new_offset(consumer, SOURCE) == 61
+
+
+async def test_what_faust_commits_is_what_is_done(
+    consumer: Any, stream: Taking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[TP, int]] = []
+
+    async def commit_offsets(offsets: dict[TP, int], **_: Any) -> bool:
+        sent.append(offsets)
+        return True
+
+    monkeypatch.setattr(consumer, "_commit_offsets", commit_offsets)
+    await hand_over(consumer, {**fetched(5, 6), **fetched(1, tp=OTHER)})
+    stream.finish(1)
+    await consumer.commit()
+    assert sent == [{SOURCE: 6}]
+
+
+async def test_a_part_is_in_progress_until_it_is_done(consumer: Any, stream: Taking) -> None:
+    await hand_over(consumer, fetched(5, 6))
+    assert stream.offsets == [5, 6]
+    part = stream.runs[0].take(1)
+    consumer.track(part)
+    assert list(consumer.unacked) == [part]
+    consumer.done(part)
+    assert not consumer.unacked
 
 
 async def test_before_the_first_commit_nothing_is_passed_over_either(
     consumer: Any, stream: Taking
 ) -> None:
-    await hand_over(consumer, fetched(0, 1))
-    acknowledge(consumer, stream, 1)
+    await hand_over(consumer, fetched(0))
+    await hand_over(consumer, fetched(1))
+    assert stream.offsets == [0, 1]
+    consumer.done(stream.runs[1].take(1))
     assert consumer._new_offset(SOURCE) is None
 
 
@@ -137,14 +188,14 @@ async def test_what_compaction_has_removed_does_not_hold_commits_up(
     monkeypatch.setattr(consumer, "earliest_offsets", earliest_offsets)
     await hand_over(consumer, fetched(3, 5))
     await twice(consumer, fetched(9))
-    acknowledge(consumer, stream, 3, 5)
+    stream.finish(2)
     assert consumer._new_offset(SOURCE) == 6
-    acknowledge(consumer, stream, 9)
+    stream.finish(1)
     assert consumer._new_offset(SOURCE) == 10
 
 
 async def test_events_deleted_before_they_were_read_are_reported(
-    consumer: Any, monkeypatch: pytest.MonkeyPatch
+    consumer: Any, stream: Taking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def earliest_offsets(*_: TP) -> dict[TP, int]:
         return {SOURCE: 70}
@@ -198,17 +249,32 @@ async def test_records_that_were_fetched_and_never_came_are_read_again(
 async def test_when_the_flow_stops_the_rest_is_left_for_going_back(
     consumer: Any, stream: Taking
 ) -> None:
-    stream.may_take.clear()
+    consumer.app.flow_control.suspend()
     handing = asyncio.create_task(hand_over(consumer, fetched(5, 6)))
     await asyncio.sleep(0.01)
     consumer.stop_flow()
     assert not await handing
     assert stream.offsets == []
 
-    stream.may_take.set()
+    consumer.app.flow_control.resume()
     consumer.resume_flow()
     assert await hand_over(consumer, fetched(5, 6))
     assert stream.offsets == [5, 6]
+
+
+async def test_what_waited_for_room_while_the_consumer_went_back_is_not_handed_over(
+    consumer: Any, stream: Taking
+) -> None:
+    committed_at(consumer, 5)
+    stream.queue._maxsize = 1
+    assert await hand_over(consumer, fetched(5))
+    handing = asyncio.create_task(hand_over(consumer, fetched(6)))
+    await asyncio.sleep(0.01)
+    await consumer.perform_seek()
+    assert stream.offsets == [5]
+    assert not await handing
+    assert await hand_over(consumer, fetched(5, 6))
+    assert stream.offsets == [5, 5, 6]
 
 
 async def test_going_back_forgets_what_was_handed_over_before(
@@ -220,29 +286,46 @@ async def test_going_back_forgets_what_was_handed_over_before(
     await consumer.perform_seek()
     await hand_over(consumer, fetched(59, 60, 61))
 
-    acknowledge(consumer, stream, 59, 60, 61)
-
+    stream.finish(2)
+    assert consumer._new_offset(SOURCE) is None  # those of before
+    stream.finish(3)
     assert consumer._new_offset(SOURCE) == 62
 
 
 async def test_nothing_behind_what_a_paused_partition_left_out_is_handed_over(
-    consumer: Any, stream: Taking
+    consumer: Any, stream: Taking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A partition resumed while its records are looked through would begin in their middle."""
-    other = TP("clickstream", 0)
-    consumer.app.topics._acking_topics.add(other.topic)
-    consumer._set_active_tps({SOURCE, other})
+    consumer._set_active_tps({SOURCE, OTHER})
     consumer.pause_partitions({SOURCE})
+    monkeypatch.setattr(module, "RUN_RECORDS", 1)
+    take = consumer.app.topics.take
 
-    async def resuming(message: Any) -> None:
+    def resuming(run: Run, queue: RunQueue) -> bool:
         consumer.resume_partitions({SOURCE})
-        await stream(message)
+        return bool(take(run, queue))
 
-    consumer.callback = resuming
-    both = {**fetched(5, 6, 7), **fetched(1, tp=other)}
+    monkeypatch.setattr(consumer.app.topics, "take", resuming)
+    both = {**fetched(5, 6, 7), **fetched(1, tp=OTHER)}
 
     assert not await hand_over(consumer, both)
     assert stream.offsets == [1]
+
+
+async def test_partitions_are_handed_over_by_turns(
+    consumer: Any, stream: Taking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer._set_active_tps({SOURCE, OTHER})
+    monkeypatch.setattr(module, "RUN_RECORDS", 2)
+    assert await hand_over(consumer, {**fetched(5, 6, 7), **fetched(1, 2, 3, tp=OTHER)})
+    assert stream.offsets == [5, 6, 1, 2, 7, 3]
+    assert {type(run.tp) for run in stream.runs} == {TP}
+
+
+async def test_a_topic_that_no_stream_reads_is_an_error(consumer: Any) -> None:
+    consumer.app.topics._tp_index.clear()
+    with pytest.raises(RuntimeError, match="expected one stream of users, got 0"):
+        await hand_over(consumer, fetched(5))
 
 
 class Fetcher:
@@ -420,14 +503,15 @@ async def test_a_group_that_rebalances_is_waited_for(
 
 
 async def test_a_stream_that_is_slow_to_take_is_waited_for(consumer: Any, stream: Taking) -> None:
-    stream.may_take.clear()
-    handing = asyncio.create_task(hand_over(consumer, fetched(5, 6)))
+    stream.queue._maxsize = 2
+    assert await hand_over(consumer, fetched(5, 6))
+    handing = asyncio.create_task(hand_over(consumer, fetched(7)))
     await asyncio.sleep(0.01)
-    assert stream.offsets == []
-    stream.may_take.set()
+    assert not handing.done()
+    assert stream.offsets == [5, 6]
 
     assert await handing
-    assert stream.offsets == [5, 6]
+    assert stream.offsets == [5, 6, 7]
 
 
 async def test_records_of_a_partition_that_is_paused_are_read_again(
