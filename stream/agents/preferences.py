@@ -20,7 +20,7 @@ from stream.core.drafts import UserDraft, user_key
 from stream.core.events import BadEvent
 from stream.core.fold import Touch
 from stream.core.intake import intake
-from stream.core.pairs import pair_messages
+from stream.core.pairs import Partitions, pair_messages
 from stream.core.state_cache import Known, StateCache
 from stream.core.user_rows import has_pending
 from stream.core.user_state import STAMP_BYTES, Rules
@@ -61,7 +61,6 @@ class Preferences:
     ) -> None:
         self._table = table
         self._committer = committer
-        self._sender = sender
         self._catalogue = catalogue
         self._recommending = recommending
         self._searching = searching
@@ -74,6 +73,9 @@ class Preferences:
         self._report = report
         self._tracing = tracing
         self._states = StateCache()
+        self._partitions = Partitions(
+            lambda item_id: sender.partition_of(ITEM_PAIRS.name, item_id.encode())
+        )
         self._turn = asyncio.Lock()
 
     async def process(self, batch: Sequence[SourceMessage]) -> None:
@@ -234,7 +236,7 @@ class Preferences:
     def _pairs(self, partition: int, touches: Sequence[Touch]) -> list[Effect]:
         messages = pair_messages(
             touches,
-            lambda item_id: self._sender.partition_of(ITEM_PAIRS.name, item_id.encode()),
+            self._partitions.__getitem__,
             source_partition=partition,
             sequence=self._committer.next_sequence(partition),
         )

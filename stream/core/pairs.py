@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from stream.messages import PackedPairs, to_message
 PART_BYTES = 600_000
 #: More parts than a batch can have.
 _MOST_PARTS = 1 << 20
+#: Items whose partition is remembered; some 10 MB.
+_REMEMBERED = 100_000
 #: Items that two bytes can tell apart.
 _NARROW = 1 << 16
 
@@ -54,6 +57,19 @@ def pair_messages(
         n_parts *= 2
 
 
+class Partitions(dict[str, int]):
+    """The partition of each item asked for, remembered: most of a batch's items were in others."""
+
+    def __init__(self, partition_of: Callable[[str], int]) -> None:
+        self._partition_of = partition_of
+
+    def __missing__(self, item_id: str) -> int:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        number = self[item_id] = self._partition_of(item_id)
+        return number
+
+
 class _NumberOf(dict[str, int]):
     """Numbers of ids, in the order in which they are asked for."""
 
@@ -84,20 +100,22 @@ class _Columns:
     def of(cls, touches: Sequence[Touch], partition_of: Callable[[str], int]) -> _Columns:
         number_of = _NumberOf()
         items = [number_of[touch.item_id] for touch in touches]
-        others = [number_of[other] for touch in touches for other in touch.others]
+        of_all = chain.from_iterable([touch.others for touch in touches])
+        others = np.fromiter(map(number_of.__getitem__, of_all), np.int64)
         regions = [touch.region for touch in touches]
         names = list(dict.fromkeys(regions))
+        number_of_name = {name: number for number, name in enumerate(names)}
         return cls(
             item_ids=list(number_of),
-            partitions=np.array([partition_of(item_id) for item_id in number_of], np.int64),
+            partitions=np.array(list(map(partition_of, number_of)), np.int64),
             items=np.array(items, np.int64),
             n_others=np.array([len(touch.others) for touch in touches], np.int64),
-            others=np.array(others, np.int64),
+            others=others,
             weights=np.array([touch.weight for touch in touches]),
             first=np.array([touch.first for touch in touches]),
             times_ms=np.array([touch.event_time_ms for touch in touches], np.int64),
             region_names=names,
-            regions=np.array([names.index(region) for region in regions], np.int64),
+            regions=np.array([number_of_name[region] for region in regions], np.int64),
         )
 
     def told(

@@ -11,8 +11,9 @@ from builders import NOW_MS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream.core import pairs
 from stream.core.fold import Touch
-from stream.core.pairs import PART_BYTES, pair_messages
+from stream.core.pairs import PART_BYTES, Partitions, pair_messages
 from stream.messages import (
     BadDerived,
     Beside,
@@ -152,3 +153,21 @@ def test_columns_that_do_not_agree_are_refused(damage: dict[str, bytes]) -> None
         broken = msgspec.structs.replace(broken, beside_items=b"\x00\x00")
     with pytest.raises(BadDerived, match="unreadable pairs"):
         read_item_pairs(to_message(broken))
+
+
+def test_an_items_partition_is_asked_for_once_while_it_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def partition_of(item_id: str) -> int:
+        asked.append(item_id)
+        return PARTITIONS[item_id]
+
+    monkeypatch.setattr(pairs, "_REMEMBERED", 2)
+    partitions = Partitions(partition_of)
+    assert [partitions[item_id] for item_id in ("hat", "cup", "hat", "boots", "hat")] == [
+        1, 3, 1, 3, 1,
+    ]  # fmt: skip
+    assert asked == ["hat", "cup", "boots", "hat"]
+    assert len(partitions) == 2
