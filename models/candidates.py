@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +25,7 @@ class CatalogueView(Protocol):
     def item_ids(self, rows: Rows) -> list[str]: ...
     def id_hashes(self, rows: Rows) -> NDArray[np.uint32]: ...
     def recommendable(self, rows: Rows) -> NDArray[np.bool_]: ...
+    def reading(self) -> AbstractContextManager[Held]: ...
     def centred(self, rows: Rows) -> Vectors: ...
     def centre(self, vectors: Vectors, weights: NDArray[np.float32]) -> Vectors: ...
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]: ...
@@ -32,6 +34,16 @@ class CatalogueView(Protocol):
     def neighbours(self, rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]: ...
     def popular(self, k: int, region: str | None, now_ms: int) -> Rows: ...
     def new_arrivals(self, k: int, now_ms: int) -> Rows: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A catalogue's own columns, not to be kept: ``recommendable`` by row, and ``places``, which of
+    the centred ``vectors`` (n, dim) is the row's, below 0 where it has none."""
+
+    recommendable: NDArray[np.bool_]
+    places: NDArray[np.int64]
+    vectors: Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +185,32 @@ def merge(
         history=_positions(keys, shoppers.owners, shoppers.rows, stride),
     )
     allowed = catalogue.recommendable(distinct)
-    barred = [catalogue.rows(list(profile.exclude)) for profile in shoppers.profiles]
-    of_barred = np.repeat(np.arange(n_shoppers), [len(rows) for rows in barred])
-    excluded = _positions(keys, of_barred, np.concatenate(barred), stride)
+    barred, starts = barred_rows(shoppers, catalogue)
+    of_barred = np.repeat(np.arange(n_shoppers), np.diff(starts))
+    excluded = _positions(keys, of_barred, barred, stride)
     allowed[excluded[excluded != PADDING]] = False
+    return finished(pools, allowed, shoppers, foreseen, catalogue)
+
+
+def barred_rows(shoppers: Shoppers, catalogue: CatalogueView) -> tuple[Rows, NDArray[np.int64]]:
+    """Return the rows that shoppers may not be shown, one shopper's behind another's, and where
+    those of each begin, (b + 1,)."""
+    barred = [profile.exclude for profile in shoppers.profiles]
+    starts = np.cumsum([0, *map(len, barred)])
+    return catalogue.rows(list(chain.from_iterable(barred))), starts
+
+
+def finished(
+    pools: Pools,
+    allowed: NDArray[np.bool_],
+    shoppers: Shoppers,
+    foreseen: Foreseen,
+    catalogue: CatalogueView,
+) -> Pools:
+    """Return the pools less what is not allowed or barred by hashes, with the user model's fit."""
     _bar_hashed(allowed, pools, shoppers.profiles, catalogue)
-    pools = pools.take(np.flatnonzero(allowed))
+    if not allowed.all():
+        pools = pools.take(np.flatnonzero(allowed))
     if foreseen.shoppers.shape[1]:
         # Of all: the vectors are short, and the fit of most would be guessed too high by far.
         learnt = catalogue.learnt(pools.rows)
@@ -193,6 +225,8 @@ def _bar_hashed(
     catalogue: CatalogueView,
 ) -> None:
     """Disallow what only hashes exclude; the items of a shopper who has none are not looked at."""
+    if all(profile.exclude_hashed is None for profile in profiles):
+        return
     bounds = bounds_of_each(pools.owners, len(profiles))
     for profile, (start, end) in zip(profiles, bounds, strict=True):
         hashed = profile.exclude_hashed

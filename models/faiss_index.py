@@ -96,6 +96,10 @@ class IvfIndex:
         self._ivf: Any = None
 
     @property
+    def slab(self) -> Slab:
+        return self._exact.slab
+
+    @property
     def n_probes(self) -> int:
         """Return how many lists a query reads; 0 while it is exact."""
         return 0 if self._ivf is None else int(self._ivf.nprobe)
@@ -166,6 +170,10 @@ class MirroredIndex:
         self._threads = threads
         self._row_at: Rows = np.empty(0, np.int64)  # by device place, PADDING when dead
         self._n_dead = 0
+
+    @property
+    def slab(self) -> Slab:
+        return self._host.slab
 
     def __len__(self) -> int:
         return len(self._host)

@@ -24,6 +24,10 @@ class ItemIndex(Protocol):
     @property
     def dim(self) -> int: ...
 
+    @property
+    def slab(self) -> Slab:
+        """Return the vectors as they were put, by row."""
+
     def __len__(self) -> int:
         """Return how many items can be found."""
 
@@ -48,20 +52,20 @@ class ExactIndex:
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
-        self._slab = Slab(dim)
+        self.slab = Slab(dim)
 
     def __len__(self) -> int:
-        return len(self._slab)
+        return len(self.slab)
 
     def upsert(self, rows: Rows, vectors: Vectors) -> None:
         check_dim(self.dim, vectors)
-        self._slab.put(rows, vectors)
+        self.slab.put(rows, vectors)
 
     def remove(self, rows: Rows) -> None:
-        self._slab.drop(rows)
+        self.slab.drop(rows)
 
     def vectors(self, rows: Rows) -> Vectors:
-        return self._slab.get(rows)[0]
+        return self.slab.get(rows)[0]
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, Rows]:
         check_dim(self.dim, queries)
@@ -69,12 +73,12 @@ class ExactIndex:
         n_found = min(k, len(self))
         if n_found == 0:
             return scores, rows
-        every = queries @ self._slab.vectors.T  # (n_queries, n_items)
+        every = queries @ self.slab.vectors.T  # (n_queries, n_items)
         top = np.argpartition(every, len(self) - n_found, axis=1)[:, -n_found:]
         best_first = np.argsort(-np.take_along_axis(every, top, 1), axis=1, kind="stable")
         top = np.take_along_axis(top, best_first, 1)
         scores[:, :n_found] = np.take_along_axis(every, top, 1)
-        rows[:, :n_found] = self._slab.rows[top]
+        rows[:, :n_found] = self.slab.rows[top]
         return scores, rows
 
 

@@ -78,6 +78,11 @@ class ItemVectors:
         """Return centred unit vectors, shape (n, dim); zero where there is no vector."""
         return self._index.vectors(rows)
 
+    @property
+    def centred_slab(self) -> Slab:
+        """Return the centred unit vectors as they are held, until the next write."""
+        return self._index.slab
+
     def centre(self, vectors: Vectors, weights: NDArray[np.floating]) -> Vectors:
         """Return unit(vector - weight * mean), shape (n, dim); zero where nothing is left."""
         return _unit(vectors - np.outer(weights, self._mean).astype(np.float32))

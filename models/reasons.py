@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,14 +44,16 @@ SOURCE_OF: dict[str, str] = {
 }
 
 
-def explain(
+def weightiest(
     picked: Pools, vectors: Vectors, shoppers: Shoppers, together: Together, rule: HybridRule
-) -> list[list[tuple[Reason, ...]]]:
-    """Return by shopper the reasons for each item picked, the weightiest first, one at least.
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return what speaks most for each item picked, by columns, and its shares, both (m, MOST).
 
-    ``vectors`` (m, dim) are the centred ones of the items picked.
+    ``vectors`` (m, dim) are the centred ones of the items picked. With ``width`` the most elements
+    that a shopper has, a column is one of these: an element by its text, from 0 on; an element by
+    what was taken together with it, from ``width`` on; one of ``_EXTRAS``, from twice that on.
     """
-    width = max(len(evidence) for evidence in shoppers.evidences)
+    width = _width(shoppers)
     parts = np.zeros((len(picked.rows), 2 * width + len(_EXTRAS)), np.float32)
     bounds = bounds_of_each(picked.owners, len(shoppers))
     for shopper, (start, end) in enumerate(bounds):
@@ -74,13 +79,30 @@ def explain(
     parts /= np.maximum(parts.sum(axis=1, keepdims=True), 1e-12)
     top = np.argpartition(parts, -MOST, axis=1)[:, -MOST:]
     falling = np.argsort(-np.take_along_axis(parts, top, axis=1), axis=1)
-    weightiest = np.take_along_axis(top, falling, axis=1)
-    weights = np.take_along_axis(parts, weightiest, axis=1).tolist()
-    columns = weightiest.tolist()
+    columns = np.take_along_axis(top, falling, axis=1)
+    return columns, np.take_along_axis(parts, columns, axis=1)
+
+
+def tell(
+    columns: NDArray[np.int64],
+    shares: NDArray[np.float32],
+    starts: Sequence[int],
+    shoppers: Shoppers,
+) -> list[list[tuple[Reason, ...]]]:
+    """Return by shopper the reasons for each item picked, the weightiest first, one at least.
+
+    ``columns`` and ``shares`` are those of ``weightiest``; a shopper's begin at one of ``starts``
+    (b + 1,).
+    """
+    width, of_columns, of_shares = _width(shoppers), columns.tolist(), shares.tolist()
     return [
-        _all_reasons(columns[start:end], weights[start:end], _say(evidence, width))
-        for evidence, (start, end) in zip(shoppers.evidences, bounds, strict=True)
+        _all_reasons(of_columns[start:end], of_shares[start:end], _say(evidence, width))
+        for evidence, (start, end) in zip(shoppers.evidences, pairwise(starts), strict=True)
     ]
+
+
+def _width(shoppers: Shoppers) -> int:
+    return max(map(len, shoppers.evidences), default=0)
 
 
 def _by_text(

@@ -1,31 +1,26 @@
 """Recommender: profiles of a micro-batch -> ranked items with reasons.
 
-Candidates of every source are merged, scored by the hybrid (and by what a user model learnt, where
-there is one), kept apart by MMR and explained. A
-shopper of whom nothing is known is shown what is popular (in the region first), then what is new.
+What each could be shown is found (retrieval.py), and ranked by the hybrid, and by what a user model
+learnt, where there is one (ranking.py). A shopper of whom nothing is known is shown what is popular
+(in the region first), then what is new.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.candidates import CatalogueView, Pools, Together, bounds_of_each, merge
-from models.diversity import pick_diverse
-from models.hybrid import HybridRule, best_of_each, promising, score
-from models.item_index import Vectors
+from models.candidates import CatalogueView
+from models.hybrid import HybridRule
 from models.profile import Profile, Ranked, Reason
-from models.reasons import SOURCE_OF, explain
+from models.ranking import Sources, rank
+from models.reasons import SOURCE_OF, tell
 from models.retrieval import Retrieval
-from models.shoppers import Shoppers
 from models.user_model import UserModel
 
-#: MMR chooses among this many of the best per item to show, and at least this many.
-_POOL_PER_PICK = 3
-_SMALLEST_POOL = 60
 #: Shoppers ranked at once: enough to share the work, few enough to stay in the cache.
 _CHUNK = 32
 
@@ -75,44 +70,25 @@ class Recommender:
         return ranked
 
     def _rank(self, profiles: Sequence[Profile], k: int, now_ms: int) -> list[list[Ranked]]:
-        n_best = max(_SMALLEST_POOL, _POOL_PER_PICK * k)
-        shoppers = self._retrieval.shoppers(profiles)
-        found, foreseen = self._retrieval.found(shoppers), self._retrieval.foreseen(shoppers)
-        together = self._retrieval.together(shoppers)
-        shelf = self._retrieval.shelf(shoppers, now_ms)
-        pools = merge(shoppers, found, foreseen, shelf, together, self._catalogue)
-        pools = pools.take(promising(pools, found.beyond, shoppers, self._rule, n_best))
-        vectors = self._catalogue.centred(pools.rows)
-        scores = score(pools, vectors, shoppers, self._rule)
-        best = best_of_each(pools.owners, scores, n_best)
-        best = best[~shoppers.is_blank[pools.owners[best]]]
-        bounds = bounds_of_each(pools.owners[best], len(shoppers))
-        picked = best[pick_diverse(bounds, scores[best], vectors[best], k, self._diversity)]
-        return self._ranked(picked, pools, scores, vectors, shoppers, together)
-
-    def _ranked(
-        self,
-        picked: NDArray[np.int64],
-        pools: Pools,
-        scores: NDArray[np.float32],
-        vectors: Vectors,
-        shoppers: Shoppers,
-        together: Together,
-    ) -> list[list[Ranked]]:
-        chosen = pools.take(picked)
-        why = explain(chosen, vectors[picked], shoppers, together, self._rule)
-        item_ids = self._catalogue.item_ids(chosen.rows)
-        values = scores[picked].tolist()
+        retrieval = self._retrieval
+        shoppers = retrieval.shoppers(profiles)
+        sources = Sources(
+            retrieval.found(shoppers),
+            retrieval.foreseen(shoppers),
+            retrieval.shelf(shoppers, now_ms),
+            retrieval.together(shoppers),
+        )
+        picks = rank(shoppers, sources, self._catalogue, self._rule, k, self._diversity)
+        why = tell(picks.columns, picks.shares, picks.starts, shoppers)
+        item_ids, scores = self._catalogue.item_ids(picks.rows), picks.scores.tolist()
         return [
             [
                 Ranked(item_id, value, SOURCE_OF[reasons[0].kind], reasons)
                 for item_id, value, reasons in zip(
-                    item_ids[start:end], values[start:end], of_shopper, strict=True
+                    item_ids[start:end], scores[start:end], of_shopper, strict=True
                 )
             ]
-            for of_shopper, (start, end) in zip(
-                why, bounds_of_each(chosen.owners, len(shoppers)), strict=True
-            )
+            for of_shopper, (start, end) in zip(why, pairwise(picks.starts), strict=True)
         ]
 
     def _popular(

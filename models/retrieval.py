@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.candidates import CatalogueView, Foreseen, Found, Shelf, Together
-from models.evidence import Evidence, evidence_of
+from models.evidence import Evidence, evidences_of
 from models.hybrid import HybridRule
 from models.item_index import PADDING, Vectors
 from models.profile import Profile
@@ -133,12 +133,7 @@ class Retrieval:
 
     def _evidences(self, profiles: Sequence[Profile]) -> list[Evidence]:
         rows = self._catalogue.rows([act.item_id for p in profiles for act in p.items]).tolist()
-        evidences, start = [], 0
-        for profile in profiles:
-            end = start + len(profile.items)
-            evidences.append(evidence_of(profile, rows[start:end], self._rule.step_decay))
-            start = end
-        return evidences
+        return evidences_of(profiles, rows, self._rule.step_decay)
 
     def _vectors(self, rows: Rows, evidences: Sequence[Evidence]) -> Vectors:
         """Return the centred vectors of the elements, items and texts."""

@@ -39,6 +39,12 @@ class Slab:
         """Return the vectors, shape (n, dim); a view until the next write."""
         return self._packed[: self._n]
 
+    @property
+    def places(self) -> Rows:
+        """Return by row where in ``vectors`` it lies, below 0 for nowhere; as long as it need be,
+        and a view until the next write."""
+        return self._place
+
     def put(self, rows: Rows, vectors: NDArray[Any]) -> None:
         """Add or replace; of a row given twice the last vector stays."""
         if len(rows) == 0:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from shop_catalogue import ShopCatalogue
 
+from models import ranking
 from models.hybrid import HybridRule
 from models.profile import HistoryItem, HistoryText, Profile
 from models.recommender import Recommender
@@ -163,3 +164,27 @@ def test_the_scale_of_the_weights_does_not_matter(
     )
     one, other = Recommender(shop.catalogue).recommend([profile, scaled], 10, NOW_MS)
     assert [x.score for x in one] == pytest.approx([x.score for x in other], abs=1e-4)
+
+
+@pytest.mark.skipif(not ranking.is_native(), reason="native code was not built")
+@given(shop=shops(), asked=st.lists(profiles(), min_size=1, max_size=4), k=st.integers(1, 8))
+def test_native_code_ranks_as_numpy_does(shop: Shop, asked: list[Profile], k: int) -> None:
+    recommender = Recommender(shop.catalogue, n_candidates=5, user_model=shop.user_model)
+    natively = recommender.recommend(asked, k, NOW_MS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFSTREAM_NATIVE", "0")
+        in_numpy = recommender.recommend(asked, k, NOW_MS)
+    for one, other in zip(natively, in_numpy, strict=True):
+        # Equals may change places by rounding.
+        assert [r.score for r in one] == pytest.approx([r.score for r in other], abs=1e-5)
+        reference = {r.item_id: r for r in other}
+        for mine in one:
+            theirs = reference.get(mine.item_id)
+            if theirs is None:
+                continue
+            assert mine.score == pytest.approx(theirs.score, abs=1e-5)
+            assert [r.weight for r in mine.reasons] == pytest.approx(
+                [r.weight for r in theirs.reasons], abs=1e-4
+            )
+        if len({round(r.score, 4) for r in other}) == len(other):
+            assert [r.item_id for r in one] == [r.item_id for r in other]

@@ -1,0 +1,6 @@
+from typing import Any
+
+from numpy.typing import NDArray
+
+def merge(*columns: NDArray[Any]) -> tuple[NDArray[Any], ...]: ...
+def choose(*columns: NDArray[Any] | float) -> tuple[NDArray[Any], ...]: ...

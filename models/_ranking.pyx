@@ -1,0 +1,501 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False, freethreading_compatible=False
+"""The inner loops of a list, shopper by shopper, over columns: what candidates.py, hybrid.py,
+diversity.py and reasons.py say in numpy, said once more without an array for each step.
+
+Those modules are the reference: a property test compares both. They are told apart by rounding
+alone, since sums are taken in another order.
+"""
+
+from libc.math cimport INFINITY, isnan, NAN
+from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+import numpy as np
+
+cdef extern from *:
+    """
+    #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+    /* The widest registers of the machine that it runs on, not of the one that compiled it. */
+    __attribute__((target_clones("avx512f", "fma", "default")))
+    #endif
+    static float prefstream_dot(const float *a, const float *b, long n) {
+        /* Two sums at a time: one alone would wait for itself. */
+        typedef float lanes __attribute__((vector_size(64), aligned(4), may_alias));
+        lanes even = {0}, odd = {0};
+        long i = 0;
+        for (; i + 32 <= n; i += 32) {
+            even += *(const lanes *)(a + i) * *(const lanes *)(b + i);
+            odd += *(const lanes *)(a + i + 16) * *(const lanes *)(b + i + 16);
+        }
+        even += odd;
+        float sum = 0;
+        for (int lane = 0; lane < 16; lane++)
+            sum += even[lane];
+        for (; i < n; i++)
+            sum += a[i] * b[i];
+        return sum;
+    }
+    """
+    float prefstream_dot(const float* a, const float* b, long n) noexcept nogil
+
+cdef enum:
+    #: Reasons given for an item at most (reasons.MOST).
+    MOST = 3
+
+
+cdef struct Best:
+    # The n largest values, the least of them at the root of a heap; of equal ones the lowest rows.
+    int64_t n
+    int64_t limit
+    float* values
+    int64_t* rows
+    int64_t* places
+
+
+cdef inline bint _less(Best* best, int64_t a, int64_t b) noexcept nogil:
+    if best.values[a] != best.values[b]:
+        return best.values[a] < best.values[b]
+    return best.rows[a] > best.rows[b]
+
+
+cdef inline void _swap(Best* best, int64_t a, int64_t b) noexcept nogil:
+    cdef float value = best.values[a]
+    cdef int64_t row = best.rows[a], place = best.places[a]
+    best.values[a], best.rows[a], best.places[a] = best.values[b], best.rows[b], best.places[b]
+    best.values[b], best.rows[b], best.places[b] = value, row, place
+
+
+cdef void _sink(Best* best, int64_t at, int64_t n) noexcept nogil:
+    cdef int64_t child
+    while True:
+        child = 2 * at + 1
+        if child >= n:
+            return
+        if child + 1 < n and _less(best, child + 1, child):
+            child += 1
+        if not _less(best, child, at):
+            return
+        _swap(best, at, child)
+        at = child
+
+
+cdef void _offer(Best* best, float value, int64_t row, int64_t place) noexcept nogil:
+    cdef int64_t at
+    if best.n < best.limit:
+        at = best.n
+        best.n += 1
+        best.values[at], best.rows[at], best.places[at] = value, row, place
+        while at and _less(best, at, (at - 1) // 2):
+            _swap(best, at, (at - 1) // 2)
+            at = (at - 1) // 2
+        return
+    if value < best.values[0] or (value == best.values[0] and row > best.rows[0]):
+        return
+    best.values[0], best.rows[0], best.places[0] = value, row, place
+    _sink(best, 0, best.n)
+
+
+cdef void _sort(Best* best) noexcept nogil:
+    # Largest first: the least goes behind all others, over and over.
+    cdef int64_t n = best.n
+    while n > 1:
+        n -= 1
+        _swap(best, 0, n)
+        _sink(best, 0, n)
+
+
+cdef struct Pool:
+    # The candidates of all shoppers so far; those of the one at hand begin at ``first``.
+    int64_t n_rows
+    int64_t n
+    int64_t first
+    int64_t shopper
+    const uint8_t* allowed
+    # By row: where it lies behind ``first``, or one of the two below.
+    int32_t* place
+    int64_t* owners
+    int64_t* rows
+    float* text
+
+
+cdef enum:
+    NOWHERE = -1
+    BARRED = -2
+
+
+cdef inline int64_t _at(Pool* pool, int64_t row) noexcept nogil:
+    """Return where a row lies in the pool, and put it there if need be; -1 if it may not."""
+    cdef int64_t at
+    if row < 0 or row >= pool.n_rows:
+        return -1
+    if pool.place[row] >= 0:
+        return pool.first + pool.place[row]
+    if pool.place[row] == BARRED or not pool.allowed[row]:
+        return -1
+    at = pool.n
+    pool.n += 1
+    pool.place[row] = <int32_t>(at - pool.first)
+    pool.owners[at], pool.rows[at], pool.text[at] = pool.shopper, row, NAN
+    return at
+
+
+def merge(
+    const int64_t[::1] found_starts,
+    const int64_t[::1] found_rows,
+    const float[::1] found_text,
+    const int64_t[::1] foreseen_starts,
+    const int64_t[::1] foreseen_rows,
+    const int64_t[::1] popular_starts,
+    const int64_t[::1] popular_rows,
+    const int64_t[::1] new_rows,
+    const int64_t[::1] element_starts,
+    const int64_t[::1] element_rows,
+    const float[::1] coefficients,
+    const int64_t[::1] pair_elements,
+    const int64_t[::1] pair_rows,
+    const float[::1] pair_strengths,
+    const int64_t[::1] barred_starts,
+    const int64_t[::1] barred_rows,
+    const uint8_t[::1] recommendable,
+):
+    """Return the columns of Pools (models/candidates.py) but ``fit``: owners, rows, text, together,
+    popular, new_arrival, entries and history.
+
+    ``*_starts``, (b + 1,), say where in ``*_rows`` those of each shopper begin; ``recommendable``
+    is by row. A shopper's candidates come in the order in which they are first mentioned.
+    """
+    cdef int64_t n_shoppers = element_starts.shape[0] - 1
+    cdef int64_t n_new = new_rows.shape[0], n_pairs = pair_rows.shape[0]
+    cdef int64_t most = (
+        found_rows.shape[0] + foreseen_rows.shape[0] + popular_rows.shape[0]
+        + n_shoppers * n_new + n_pairs
+    )
+    owners_made, rows_made = np.empty(most, np.int64), np.empty(most, np.int64)
+    text_made, together_made = np.empty(most, np.float32), np.zeros(most, np.float32)
+    popular_made, new_made = np.zeros(most, np.float32), np.zeros(most, np.float32)
+    entries_made = np.full(n_pairs, NOWHERE, np.int64)
+    history_made = np.full(element_rows.shape[0], NOWHERE, np.int64)
+    cdef int64_t[::1] owners = owners_made, rows = rows_made
+    cdef int64_t[::1] entries = entries_made, history = history_made
+    cdef float[::1] text = text_made, together = together_made
+    cdef float[::1] popular = popular_made, new = new_made
+    cdef int64_t shopper, i, at, row, begin, end, pair = 0
+    cdef Pool pool
+    if not most:
+        return (owners_made, rows_made, text_made, together_made, popular_made, new_made,
+                entries_made, history_made)
+    pool.n_rows, pool.n = recommendable.shape[0], 0
+    pool.allowed = &recommendable[0] if pool.n_rows else NULL
+    pool.owners, pool.rows, pool.text = &owners[0], &rows[0], &text[0]
+    pool.place = <int32_t*>malloc((pool.n_rows + 1) * sizeof(int32_t))
+    if pool.place == NULL:
+        raise MemoryError
+    with nogil:
+        memset(pool.place, 0xFF, (pool.n_rows + 1) * sizeof(int32_t))  # NOWHERE
+        for shopper in range(n_shoppers):
+            pool.first, pool.shopper = pool.n, shopper
+            for i in range(barred_starts[shopper], barred_starts[shopper + 1]):
+                if 0 <= barred_rows[i] < pool.n_rows:
+                    pool.place[barred_rows[i]] = BARRED
+            for i in range(found_starts[shopper], found_starts[shopper + 1]):
+                at = _at(&pool, found_rows[i])
+                if at >= 0:
+                    text[at] = found_text[i]
+            for i in range(foreseen_starts[shopper], foreseen_starts[shopper + 1]):
+                _at(&pool, foreseen_rows[i])
+            begin, end = popular_starts[shopper], popular_starts[shopper + 1]
+            for i in range(begin, end):
+                at = _at(&pool, popular_rows[i])
+                if at >= 0:
+                    popular[at] = 1.0 - <float>(i - begin) / <float>(end - begin)
+            for i in range(n_new):
+                at = _at(&pool, new_rows[i])
+                if at >= 0:
+                    new[at] = 1.0 - <float>i / <float>n_new
+            begin, end = element_starts[shopper], element_starts[shopper + 1]
+            while pair < n_pairs and pair_elements[pair] < end:
+                at = _at(&pool, pair_rows[pair])
+                if at >= 0:
+                    entries[pair] = at
+                    together[at] += coefficients[pair_elements[pair]] * pair_strengths[pair]
+                pair += 1
+            for i in range(begin, end):
+                row = element_rows[i]
+                if 0 <= row < pool.n_rows and pool.place[row] >= 0:
+                    history[i] = pool.first + pool.place[row]
+            for i in range(pool.first, pool.n):
+                pool.place[rows[i]] = NOWHERE
+            for i in range(barred_starts[shopper], barred_starts[shopper + 1]):
+                if 0 <= barred_rows[i] < pool.n_rows:
+                    pool.place[barred_rows[i]] = NOWHERE
+    free(pool.place)
+    return (owners_made[:pool.n], rows_made[:pool.n], text_made[:pool.n], together_made[:pool.n],
+            popular_made[:pool.n], new_made[:pool.n], entries_made, history_made)
+
+
+cdef inline const float* _vector(
+    const float[:, ::1] vectors, const int64_t[::1] places, int64_t row
+) noexcept nogil:
+    """Return an item's vector, NULL where it has none: it may have been dropped meanwhile."""
+    if row >= places.shape[0] or places[row] < 0:
+        return NULL
+    return &vectors[places[row], 0]
+
+
+cdef struct Room:
+    # For one shopper at a time; sizes as in choose().
+    float* known
+    float* bound
+    float* score
+    float* vectors
+    float* nearest
+    float* parts
+    Best best
+    Best bounds
+
+
+def choose(
+    const int64_t[::1] starts,
+    const int64_t[::1] rows,
+    const float[::1] text,
+    const float[::1] fit,
+    const float[::1] together,
+    const float[::1] popular,
+    const float[::1] new_arrival,
+    const int64_t[::1] entries,
+    const int64_t[::1] history,
+    const float[::1] beyond,
+    const int64_t[::1] element_starts,
+    const float[::1] coefficients,
+    const float[:, ::1] elements,
+    const float[:, ::1] queries,
+    const float[:, ::1] long_interests,
+    const float[:, ::1] short_interests,
+    const float[::1] long_shares,
+    const float[::1] short_shares,
+    const float[::1] reach,
+    const uint8_t[::1] is_blank,
+    const int64_t[::1] pair_elements,
+    const float[::1] pair_strengths,
+    const int64_t[::1] places,
+    const float[:, ::1] vectors,
+    float text_share,
+    float popular_weight,
+    float new_weight,
+    float learnt_weight,
+    float repeat_penalty,
+    int64_t n_best,
+    int64_t k,
+    float diversity,
+):
+    """Return the picks: positions in the pools (p,), scores (p,), where those of each shopper begin
+    (b + 1,), and the columns and weights, (p, MOST), of what speaks most for each, columns as in
+    reasons.explain for a width of the most elements that a shopper has.
+
+    ``starts`` (b + 1,) is by shopper; ``places`` says by row which of ``vectors`` is the item's.
+    """
+    cdef int64_t n_shoppers = starts.shape[0] - 1, dim = vectors.shape[1]
+    cdef int64_t n_pairs = pair_elements.shape[0], longest = 0, width = 0, shopper
+    for shopper in range(n_shoppers):
+        longest = max(longest, starts[shopper + 1] - starts[shopper])
+        width = max(width, element_starts[shopper + 1] - element_starts[shopper])
+    cdef int64_t n_columns = 2 * width + 4, wide = 4 * n_best
+    positions_made = np.empty(n_shoppers * k, np.int64)
+    scores_made = np.empty(n_shoppers * k, np.float32)
+    starts_made = np.zeros(n_shoppers + 1, np.int64)
+    columns_made = np.zeros((n_shoppers * k, MOST), np.int64)
+    weights_made = np.zeros((n_shoppers * k, MOST), np.float32)
+    cdef int64_t[::1] positions = positions_made, made_starts = starts_made
+    cdef float[::1] scores = scores_made
+    cdef int64_t[:, ::1] columns = columns_made
+    cdef float[:, ::1] weights = weights_made
+    cdef Room room
+    cdef int64_t n = 0, pair = 0, pairs_end, begin, end, e_begin, e_end, i, j, at, place, picked
+    cdef int64_t m, count
+    cdef float value, least, low, high, most, weight
+    cdef const float* vector
+    cdef bint against
+    room_made = np.empty(
+        3 * longest + n_best * (dim + 1) + n_columns + 2 * n_best + 2 * wide, np.float32
+    )
+    own_made = np.zeros(longest, np.uint8)
+    numbers_made = np.empty(2 * (n_best + wide), np.int64)
+    cdef float[::1] floats = room_made
+    cdef uint8_t[::1] own = own_made
+    cdef int64_t[::1] numbers = numbers_made
+    if not longest or not k:
+        return positions_made[:0], scores_made[:0], starts_made, columns_made[:0], weights_made[:0]
+    room.known = &floats[0]
+    room.bound = room.known + longest
+    room.score = room.bound + longest
+    room.vectors = room.score + longest
+    room.nearest = room.vectors + n_best * dim
+    room.parts = room.nearest + n_best
+    room.best.values = room.parts + n_columns
+    room.bounds.values = room.best.values + n_best
+    room.best.rows = &numbers[0]
+    room.best.places = room.best.rows + n_best
+    room.bounds.rows = room.best.places + n_best
+    room.bounds.places = room.bounds.rows + wide
+    room.best.limit = n_best
+    with nogil:
+        for shopper in range(n_shoppers):
+            made_starts[shopper] = n
+            begin, end = starts[shopper], starts[shopper + 1]
+            e_begin, e_end = element_starts[shopper], element_starts[shopper + 1]
+            m = end - begin
+            pairs_end = pair
+            while pairs_end < n_pairs and pair_elements[pairs_end] < e_end:
+                pairs_end += 1
+            if is_blank[shopper] or not m:
+                pair = pairs_end
+                continue
+            against = False
+            for i in range(e_begin, e_end):
+                if coefficients[i] < 0:
+                    against = True
+            # What is sure of each, and what it may come to: `promising`.
+            memset(&own[0], 0, m)
+            for i in range(e_begin, e_end):
+                if history[i] >= 0:
+                    own[history[i] - begin] = 1
+            room.best.n = 0
+            for i in range(m):
+                at = begin + i
+                value = popular_weight * popular[at] + new_weight * new_arrival[at]
+                value += learnt_weight * fit[at]
+                value = value * reach[shopper] + (1 - text_share) * together[at]
+                room.known[i] = value
+                room.bound[i] = value + (beyond[shopper] if isnan(text[at]) else text[at])
+                if not (isnan(text[at]) or against or own[i]):
+                    _offer(&room.best, room.bound[i], rows[at], i)
+            least = room.best.values[0] if room.best.n == n_best else -INFINITY
+            room.bounds.n, room.bounds.limit = 0, wide
+            for i in range(m):
+                if room.bound[i] >= least and _vector(vectors, places, rows[begin + i]):
+                    _offer(&room.bounds, room.bound[i], rows[begin + i], i)
+            # The scores of these: `score`. What a shopper's own items lose comes last.
+            for j in range(room.bounds.n):
+                i = room.bounds.places[j]
+                vector = _vector(vectors, places, rows[begin + i])
+                value = room.known[i] + prefstream_dot(vector, &queries[shopper, 0], dim)
+                if against:
+                    for at in range(e_begin, e_end):
+                        if coefficients[at] < 0:
+                            weight = prefstream_dot(vector, &elements[at, 0], dim)
+                            if weight > 0:
+                                value += text_share * coefficients[at] * weight
+                room.score[i] = value
+            for at in range(e_begin, e_end):
+                if history[at] >= 0 and coefficients[at] > 0:
+                    i = history[at] - begin
+                    vector = _vector(vectors, places, rows[begin + i])
+                    if not vector:
+                        continue
+                    value = text_share * coefficients[at] * prefstream_dot(vector, vector, dim)
+                    weight = fit[begin + i] if fit[begin + i] > 0 else 0
+                    value += (repeat_penalty + learnt_weight * weight) * reach[shopper]
+                    room.score[i] -= value
+            room.best.n = 0
+            for j in range(room.bounds.n):
+                i = room.bounds.places[j]
+                _offer(&room.best, room.score[i], rows[begin + i], i)
+            if not room.best.n:
+                pair = pairs_end
+                continue
+            _sort(&room.best)
+            # Each pick is the best that is left, less how near it is to those before:
+            # `pick_diverse`. In bounds are now what is left, how many picks each was compared
+            # with, and the picks.
+            count = room.best.n
+            high, low = room.best.values[0], room.best.values[count - 1]
+            value = high - low if high != low else 1
+            for j in range(count):
+                room.bounds.values[j] = (1 - diversity) * ((room.best.values[j] - low) / value)
+                room.nearest[j] = 0
+                room.bounds.rows[j] = 0
+                if diversity > 0:
+                    vector = _vector(vectors, places, rows[begin + room.best.places[j]])
+                    for i in range(dim):
+                        room.vectors[j * dim + i] = vector[i]
+            # How near is looked up only for what would be picked: it can but lose by it.
+            picked = 0
+            while picked < min(k, count):
+                place, most = 0, -INFINITY
+                for j in range(count):
+                    value = room.bounds.values[j] - room.nearest[j]
+                    if value > most:
+                        place, most = j, value
+                if diversity > 0 and room.bounds.rows[place] < picked:
+                    for j in range(room.bounds.rows[place], picked):
+                        value = diversity * prefstream_dot(
+                            room.vectors + place * dim,
+                            room.vectors + room.bounds.places[j] * dim,
+                            dim,
+                        )
+                        if value > room.nearest[place]:
+                            room.nearest[place] = value
+                    room.bounds.rows[place] = picked
+                    continue
+                room.bounds.values[place] = -INFINITY
+                room.bounds.places[picked] = place
+                i = room.best.places[place]
+                positions[n + picked], scores[n + picked] = begin + i, room.best.values[place]
+                picked += 1
+            n += min(k, count)
+            # Why: `explain`.
+            for picked in range(made_starts[shopper], n):
+                memset(room.parts, 0, n_columns * sizeof(float))
+                at = positions[picked]
+                i = at - begin
+                vector = _vector(vectors, places, rows[at])
+                for j in range(e_begin, e_end):
+                    if coefficients[j] > 0 and history[j] != at:
+                        room.parts[j - e_begin] = (
+                            prefstream_dot(vector, &elements[j, 0], dim)
+                            * (text_share * coefficients[j])
+                        )
+                room.parts[2 * width] = reach[shopper] * long_shares[shopper] * prefstream_dot(
+                    vector, &long_interests[shopper, 0], dim
+                )
+                value = reach[shopper] * short_shares[shopper] * prefstream_dot(
+                    vector, &short_interests[shopper, 0], dim
+                )
+                if not own[i]:
+                    value += learnt_weight * reach[shopper] * fit[at]
+                room.parts[2 * width + 1] = value
+                room.parts[2 * width + 2] = popular_weight * reach[shopper] * popular[at]
+                room.parts[2 * width + 3] = new_weight * reach[shopper] * new_arrival[at]
+                for j in range(pair, pairs_end):
+                    if entries[j] == at:
+                        room.parts[width + pair_elements[j] - e_begin] = (
+                            (1 - text_share) * coefficients[pair_elements[j]] * pair_strengths[j]
+                        )
+                _weightiest(room.parts, n_columns, &columns[picked, 0], &weights[picked, 0])
+            pair = pairs_end
+        made_starts[n_shoppers] = n
+    return positions_made[:n], scores_made[:n], starts_made, columns_made[:n], weights_made[:n]
+
+
+cdef void _weightiest(
+    const float* parts, int64_t n, int64_t* columns, float* weights
+) noexcept nogil:
+    """Write the MOST largest shares of what speaks for an item, and their columns."""
+    cdef float total = 0
+    cdef int64_t i, j
+    for j in range(MOST):
+        columns[j], weights[j] = 0, -1
+    for i in range(n):
+        if parts[i] > 0:
+            total += parts[i]
+        j = MOST
+        while j and (parts[i] if parts[i] > 0 else 0) > weights[j - 1]:
+            if j < MOST:
+                weights[j], columns[j] = weights[j - 1], columns[j - 1]
+            j -= 1
+        if j < MOST:
+            weights[j], columns[j] = (parts[i] if parts[i] > 0 else 0), i
+    for j in range(MOST):
+        weights[j] = weights[j] / (total if total > 1e-12 else <float>1e-12)

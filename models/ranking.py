@@ -1,0 +1,202 @@
+"""Ranking: what could be shown to the shoppers of a micro-batch -> what is, in columns.
+
+Candidates of every source are merged, scored by the hybrid, kept apart by MMR and explained. The
+steps in numpy are the reference; where the package was built with a C compiler, the same is done
+natively (models/_ranking.pyx), some four times as quick.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.candidates import (
+    CatalogueView,
+    Foreseen,
+    Found,
+    Pools,
+    Shelf,
+    Together,
+    barred_rows,
+    bounds_of_each,
+    finished,
+    merge,
+)
+from models.diversity import pick_diverse
+from models.hybrid import HybridRule, best_of_each, promising, score
+from models.reasons import weightiest
+from models.shoppers import Shoppers
+from models.slab import Rows
+
+try:
+    from models import _ranking
+except ImportError:  # no C compiler was there
+    _HAS_NATIVE = False
+else:
+    _HAS_NATIVE = True
+
+#: MMR chooses among this many of the best per item to show, and at least this many.
+_POOL_PER_PICK = 3
+_SMALLEST_POOL = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What could be shown to some shoppers, by where it comes from."""
+
+    found: Found
+    foreseen: Foreseen
+    shelf: Shelf
+    together: Together
+
+
+@dataclass(frozen=True, slots=True)
+class Picks:
+    """What is shown, best first, p in all: the ``rows`` and ``scores`` (p,), and what speaks most
+    for each (``columns`` and ``shares`` of reasons.weightiest). A shopper's begin at one of
+    ``starts`` (b + 1,)."""
+
+    rows: Rows
+    scores: NDArray[np.float32]
+    starts: list[int]
+    columns: NDArray[np.int64]
+    shares: NDArray[np.float32]
+
+
+def is_native() -> bool:
+    """True where lists are ranked by native code: it was built, and PREFSTREAM_NATIVE is not 0."""
+    return _HAS_NATIVE and os.environ.get("PREFSTREAM_NATIVE", "1") != "0"
+
+
+def rank(
+    shoppers: Shoppers,
+    sources: Sources,
+    catalogue: CatalogueView,
+    rule: HybridRule,
+    k: int,
+    diversity: float,
+) -> Picks:
+    """Return up to k picks for each shopper of whom anything is known."""
+    ranked = _rank_natively if is_native() else _rank_in_numpy
+    return ranked(shoppers, sources, catalogue, rule, k, diversity)
+
+
+def _n_best(k: int) -> int:
+    return max(_SMALLEST_POOL, _POOL_PER_PICK * k)
+
+
+def _rank_in_numpy(
+    shoppers: Shoppers,
+    sources: Sources,
+    catalogue: CatalogueView,
+    rule: HybridRule,
+    k: int,
+    diversity: float,
+) -> Picks:
+    found, together, n_best = sources.found, sources.together, _n_best(k)
+    pools = merge(shoppers, found, sources.foreseen, sources.shelf, together, catalogue)
+    pools = pools.take(promising(pools, found.beyond, shoppers, rule, n_best))
+    vectors = catalogue.centred(pools.rows)
+    scores = score(pools, vectors, shoppers, rule)
+    best = best_of_each(pools.owners, scores, n_best)
+    best = best[~shoppers.is_blank[pools.owners[best]]]
+    bounds = bounds_of_each(pools.owners[best], len(shoppers))
+    picked = best[pick_diverse(bounds, scores[best], vectors[best], k, diversity)]
+    chosen = pools.take(picked)
+    columns, shares = weightiest(chosen, vectors[picked], shoppers, together, rule)
+    starts = np.searchsorted(chosen.owners, np.arange(len(shoppers) + 1)).tolist()
+    return Picks(chosen.rows, scores[picked], starts, columns, shares)
+
+
+def _rank_natively(
+    shoppers: Shoppers,
+    sources: Sources,
+    catalogue: CatalogueView,
+    rule: HybridRule,
+    k: int,
+    diversity: float,
+) -> Picks:
+    pools = _merge_natively(shoppers, sources, catalogue)
+    together = sources.together
+    with catalogue.reading() as held:
+        positions, scores, starts, columns, shares = _ranking.choose(
+            _starts(pools.owners, len(shoppers)),
+            pools.rows,
+            pools.text,
+            pools.fit,
+            pools.together,
+            pools.popular,
+            pools.new_arrival,
+            pools.entries,
+            pools.history,
+            sources.found.beyond,
+            shoppers.starts,
+            shoppers.coefficients,
+            shoppers.vectors,
+            shoppers.queries,
+            shoppers.long,
+            shoppers.short,
+            shoppers.long_shares,
+            shoppers.short_shares,
+            shoppers.reach,
+            shoppers.is_blank.view(np.uint8),
+            together.elements,
+            together.strengths,
+            held.places,
+            held.vectors,
+            rule.text_share,
+            rule.popular,
+            rule.new_arrival,
+            rule.learnt,
+            rule.repeat_penalty,
+            _n_best(k),
+            k,
+            diversity,
+        )
+    return Picks(pools.rows[positions], scores, starts.tolist(), columns, shares)
+
+
+def _merge_natively(shoppers: Shoppers, sources: Sources, catalogue: CatalogueView) -> Pools:
+    found, foreseen, together = sources.found, sources.foreseen, sources.together
+    n_shoppers, popular = len(shoppers), sources.shelf.popular
+    barred, barred_starts = barred_rows(shoppers, catalogue)
+    with catalogue.reading() as held:
+        owners, rows, text, beside, shown, new, entries, history = _ranking.merge(
+            _starts(found.owners, n_shoppers),
+            found.rows,
+            found.text,
+            _starts(foreseen.owners, n_shoppers),
+            foreseen.rows,
+            np.cumsum([0, *map(len, popular)]),
+            np.concatenate(popular),
+            sources.shelf.new_arrival,
+            shoppers.starts,
+            shoppers.rows,
+            shoppers.coefficients,
+            together.elements,
+            together.rows,
+            together.strengths,
+            barred_starts,
+            barred,
+            held.recommendable.view(np.uint8),
+        )
+    pools = Pools(
+        owners=owners,
+        rows=rows,
+        text=text,
+        fit=np.zeros(len(rows), np.float32),
+        together=beside,
+        popular=shown,
+        new_arrival=new,
+        entries=entries,
+        history=history,
+    )
+    return finished(pools, np.ones(len(rows), bool), shoppers, foreseen, catalogue)
+
+
+def _starts(owners: NDArray[np.int64], n_owners: int) -> NDArray[np.int64]:
+    """Return where what belongs to each owner begins, (n_owners + 1,); ``owners`` never fall."""
+    return np.searchsorted(owners, np.arange(n_owners + 1))
