@@ -146,7 +146,7 @@ def _coefficients(
     begins[1:] = (of[1:] != of[:-1]) | (at_ms[1:] != at_ms[:-1])
     moments = np.cumsum(begins) - 1
     takes_step = np.bincount(moments, weights[newest_first] > 0) > 0
-    before = np.cumsum(takes_step) - takes_step
+    before: NDArray[np.int64] = np.cumsum(takes_step) - takes_step
     first_of_owner = np.searchsorted(of, np.arange(n_owners))
     first_of_owner = np.minimum(first_of_owner, len(of) - 1)
     steps = np.empty(len(of))

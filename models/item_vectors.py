@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.item_index import PADDING, ExactIndex, ItemIndex, Vectors, check_dim, nothing_found
+from models.native import widened
 from models.slab import Rows, Slab
 
 #: Below, the mean is exact: each batch of writes centres everything anew (a millisecond).
@@ -67,7 +68,7 @@ class ItemVectors:
     def raw(self, rows: Rows) -> tuple[Vectors, NDArray[np.bool_]]:
         """Return the encoder's vectors, shape (n, dim), zero where unknown, and which are known."""
         vectors, known = self._slab.get(rows)
-        return vectors.astype(np.float32), known
+        return widened(vectors), known
 
     def raw_one(self, row: int) -> Vectors | None:
         """Return the encoder's vector of a row, shape (dim,), None where unknown."""

@@ -9,6 +9,20 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+ReasonKind = Literal[
+    "similar_to_item",
+    "taken_together",
+    "matches_search",
+    "matches_interest",
+    "long_term_interest",
+    "recent_interest",
+    "popular",
+    "new_arrival",
+]
+Source = Literal[
+    "long_interest", "short_interest", "taken_together", "popular", "new_arrival", "stated_interest"
+]
+
 
 class Excluding(Protocol):
     """Item ids that may not be recommended, held in a way that cannot name them."""
@@ -70,7 +84,7 @@ class Profile:
 class Reason(Struct, frozen=True, gc=False):
     """Why an item was picked; ``weight`` is the share of the score it explains, 0..1."""
 
-    kind: str
+    kind: ReasonKind
     weight: float
     item_id: str | None = None
     text: str | None = None
@@ -79,5 +93,5 @@ class Reason(Struct, frozen=True, gc=False):
 class Ranked(Struct, frozen=True, gc=False):
     item_id: str
     score: float
-    source: str
+    source: Source
     reasons: tuple[Reason, ...]

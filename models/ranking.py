@@ -2,17 +2,17 @@
 
 Candidates of every source are merged, scored by the hybrid, kept apart by MMR and explained. The
 steps in numpy are the reference; where the package was built with a C compiler, the same is done
-natively (models/_ranking.pyx), some four times as quick.
+natively (models/_native.pyx), some four times as quick.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models import native
 from models.candidates import (
     CatalogueView,
     Foreseen,
@@ -30,13 +30,6 @@ from models.hybrid import HybridRule, best_of_each, promising, score
 from models.reasons import weightiest
 from models.shoppers import Shoppers
 from models.slab import Rows
-
-try:
-    from models import _ranking
-except ImportError:  # no C compiler was there
-    _HAS_NATIVE = False
-else:
-    _HAS_NATIVE = True
 
 #: MMR chooses among this many of the best per item to show, and at least this many.
 _POOL_PER_PICK = 3
@@ -66,11 +59,6 @@ class Picks:
     shares: NDArray[np.float32]
 
 
-def is_native() -> bool:
-    """True where lists are ranked by native code: it was built, and PREFSTREAM_NATIVE is not 0."""
-    return _HAS_NATIVE and os.environ.get("PREFSTREAM_NATIVE", "1") != "0"
-
-
 def rank(
     shoppers: Shoppers,
     sources: Sources,
@@ -80,7 +68,7 @@ def rank(
     diversity: float,
 ) -> Picks:
     """Return up to k picks for each shopper of whom anything is known."""
-    ranked = _rank_natively if is_native() else _rank_in_numpy
+    ranked = _rank_natively if native.is_on() else _rank_in_numpy
     return ranked(shoppers, sources, catalogue, rule, k, diversity)
 
 
@@ -122,7 +110,7 @@ def _rank_natively(
     pools = _merge_natively(shoppers, sources, catalogue)
     together = sources.together
     with catalogue.reading() as held:
-        positions, scores, starts, columns, shares = _ranking.choose(
+        positions, scores, starts, columns, shares = native.choose(
             _starts(pools.owners, len(shoppers)),
             pools.rows,
             pools.text,
@@ -164,7 +152,7 @@ def _merge_natively(shoppers: Shoppers, sources: Sources, catalogue: CatalogueVi
     n_shoppers, popular = len(shoppers), sources.shelf.popular
     barred, barred_starts = barred_rows(shoppers, catalogue)
     with catalogue.reading() as held:
-        owners, rows, text, beside, shown, new, entries, history = _ranking.merge(
+        owners, rows, text, beside, shown, new, entries, history = native.merge(
             _starts(found.owners, n_shoppers),
             found.rows,
             found.text,

@@ -12,27 +12,28 @@ from models.candidates import Pools, Together, bounds_of_each
 from models.evidence import Evidence
 from models.hybrid import HybridRule
 from models.item_index import PADDING, Vectors
-from models.profile import Reason
+from models.profile import Reason, ReasonKind, Source
 from models.shoppers import Shoppers
 
 #: Reasons given per item at most, and the share of the score below which one is not worth saying.
 MOST = 3
 LEAST_SHARE = 0.05
 
-_TEXT_KIND = {
-    "item": "similar_to_item",
+_TEXT_KIND: dict[str, ReasonKind] = {
     "search": "matches_search",
     "interest": "matches_interest",
 }
-_EXTRAS = ("long_term_interest", "recent_interest", "popular", "new_arrival")
-
-#: The kind of a reason, with the item id or the text that it names.
-Said = tuple[str, str | None, str | None]
+_EXTRAS: tuple[ReasonKind, ...] = (
+    "long_term_interest",
+    "recent_interest",
+    "popular",
+    "new_arrival",
+)
 
 _NOTHING = (Reason("popular", 0.0),)
 
 #: The source of an item, by the kind of its weightiest reason.
-SOURCE_OF: dict[str, str] = {
+SOURCE_OF: dict[ReasonKind, Source] = {
     "similar_to_item": "short_interest",
     "matches_search": "short_interest",
     "recent_interest": "short_interest",
@@ -96,7 +97,12 @@ def tell(
     """
     width, of_columns, of_shares = _width(shoppers), columns.tolist(), shares.tolist()
     return [
-        _all_reasons(of_columns[start:end], of_shares[start:end], _say(evidence, width))
+        [
+            _reasons(columns_of_item, shares_of_item, evidence, width)
+            for columns_of_item, shares_of_item in zip(
+                of_columns[start:end], of_shares[start:end], strict=True
+            )
+        ]
         for evidence, (start, end) in zip(shoppers.evidences, pairwise(starts), strict=True)
     ]
 
@@ -125,29 +131,20 @@ def _by_text(
     parts[:, 2 * width + 1] = reach * shoppers.short_shares[shopper] * short
 
 
-def _say(evidence: Evidence, width: int) -> list[Said]:
-    """Return what each column of the parts says; none of those between is ever positive."""
-    between = [("", None, None)] * (width - len(evidence))
-    by_text: list[Said] = [
-        (_TEXT_KIND[kind], label, None) if kind == "item" else (_TEXT_KIND[kind], None, label)
-        for kind, label in zip(evidence.kinds, evidence.labels, strict=True)
-    ]
-    by_pairs = [("taken_together", label, None) for label in evidence.labels]
-    extras = [(kind, None, None) for kind in _EXTRAS]
-    return [*by_text, *between, *by_pairs, *between, *extras]
-
-
-def _all_reasons(
-    columns: list[list[int]], weights: list[list[float]], said: list[Said]
-) -> list[tuple[Reason, ...]]:
-    return [_reasons(*of_item, said) for of_item in zip(columns, weights, strict=True)]
-
-
-def _reasons(columns: list[int], shares: list[float], said: list[Said]) -> tuple[Reason, ...]:
-    reasons = [
-        Reason(kind, share, item_id, text)
-        for (kind, item_id, text), share in zip([said[c] for c in columns], shares, strict=True)
-        if share >= LEAST_SHARE
-    ]
+def _reasons(
+    columns: list[int], shares: list[float], evidence: Evidence, width: int
+) -> tuple[Reason, ...]:
+    reasons = []
+    for column, share in zip(columns, shares, strict=True):
+        if share < LEAST_SHARE:
+            break
+        if column >= 2 * width:
+            reasons.append(Reason(_EXTRAS[column - 2 * width], share))
+        elif column >= width:
+            reasons.append(Reason("taken_together", share, evidence.labels[column - width]))
+        elif (kind := evidence.kinds[column]) == "item":
+            reasons.append(Reason("similar_to_item", share, evidence.labels[column]))
+        else:
+            reasons.append(Reason(_TEXT_KIND[kind], share, None, evidence.labels[column]))
     # Nothing speaks for it, yet nothing better was left.
     return tuple(reasons) or _NOTHING

@@ -14,22 +14,10 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from models.matches import FoundBy
+from models.profile import ReasonKind, Source
 
 SCHEMA_VERSION = 1
 
-ReasonKind = Literal[
-    "similar_to_item",
-    "taken_together",
-    "matches_search",
-    "matches_interest",
-    "long_term_interest",
-    "recent_interest",
-    "popular",
-    "new_arrival",
-]
-Source = Literal[
-    "long_interest", "short_interest", "taken_together", "popular", "new_arrival", "stated_interest"
-]
 Band = Literal["low", "medium", "high"]
 
 

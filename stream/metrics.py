@@ -19,11 +19,12 @@ from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from models.encoder import Fallback
+from models.profile import Source
 from models.sentiment import Polarity
 from stream.health import Readiness
 from stream.histogram import BatchHistogram
 from stream.lag import PartitionLag, Place
-from stream.messages import Band, Source
+from stream.messages import Band
 from stream.topics import TOPICS
 
 PREFIX = "prefstream_"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from models.catalogue import Catalogue
-from stream.agents.item_vectors import ItemVectors
 from stream.core.drafts import UserDraft
-from stream.core.user_state import Rules, Vector, profile_of, waiting_items
+from stream.core.profiles import profiles_of
+from stream.core.user_state import Rules, Vector
 
 
 class Interests:
@@ -22,8 +22,7 @@ class Interests:
         wanted."""
         if not draft.publishable():
             return None
-        vectors = ItemVectors(self._catalogue, waiting_items(draft.state))
-        profile = profile_of(draft.state, vectors, now_ms, self._rules)
+        [profile] = profiles_of([draft.state], self._catalogue.raw_vectors, now_ms, self._rules)
         kept = [
             (interest, weight)
             for interest, weight in (

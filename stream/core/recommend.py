@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 from models.profile import Ranked
 from models.profile import Reason as WhyPicked
@@ -50,7 +49,7 @@ def _item(rank: int, item: Ranked) -> RecommendedItem:
         item_id=item.item_id,
         rank=rank,
         score=round(item.score, 6),
-        source=cast(messages.Source, item.source),
+        source=item.source,
         reasons=[_reason(reason) for reason in item.reasons],
     )
 
@@ -58,7 +57,7 @@ def _item(rank: int, item: Ranked) -> RecommendedItem:
 def _reason(why: WhyPicked) -> messages.Reason:
     is_query = why.kind == "matches_search"
     return messages.Reason(
-        kind=cast(messages.ReasonKind, why.kind),
+        kind=why.kind,
         weight=round(why.weight, 4),
         item_id=why.item_id,
         query=why.text if is_query else None,

@@ -32,7 +32,8 @@ from stream.core.item_state import (
     touches_by_item,
 )
 from stream.core.pairs import pair_messages
-from stream.core.user_state import Rules, UserState, profile_of, waiting_items
+from stream.core.profiles import profiles_of
+from stream.core.user_state import Rules, UserState
 from stream.encoders import open_encoder
 from stream.messages import read_item_pairs
 from stream.settings import Settings
@@ -116,9 +117,7 @@ class LiveShop:
     def recommend(self, user_ids: Sequence[str], k: int, now_ms: int) -> list[list[str]]:
         """Return what each user would be shown now, best first."""
         states = [self._users.get(user_id, UserState()) for user_id in user_ids]
-        waiting = (item for state in states for item in waiting_items(state))
-        vectors = ItemVectors(self._catalogue, waiting)
-        profiles = [profile_of(state, vectors, now_ms, self._rules) for state in states]
+        profiles = profiles_of(states, self._catalogue.raw_vectors, now_ms, self._rules)
         lists = self._recommender.recommend(profiles, k, now_ms)
         return [[ranked.item_id for ranked in of_user] for of_user in lists]
 

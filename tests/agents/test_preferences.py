@@ -23,8 +23,9 @@ from preference_stage import (
 
 from stream.agents.item_vectors import ItemVectors
 from stream.agents.recommending import SLICE
+from stream.core.profiles import long_interest
 from stream.core.user_rows import Written, read_row
-from stream.core.user_state import Rules, long_interest
+from stream.core.user_state import Rules
 
 KAFKA_BYTES = 1_000_000
 

@@ -11,8 +11,9 @@ from faults.reference import ID_MEMORY, State
 
 from models.hashed_ids import HashedIds
 from stream.core.bounds import ID_BYTES
+from stream.core.profiles import long_interest, short_interest
 from stream.core.user_rows import from_row
-from stream.core.user_state import SOURCES, Rules, UserState, long_interest, short_interest
+from stream.core.user_state import SOURCES, Rules, UserState
 from stream.engine.stores import unstamp
 from stream.engine.table import CONTROL
 from stream.settings import load_settings

@@ -17,8 +17,9 @@ from msgspec import structs
 
 from stream.core.fold import Sourced, fold
 from stream.core.intake import intake
+from stream.core.profiles import long_interest
 from stream.core.user_rows import from_row, to_row
-from stream.core.user_state import Rules, UserState, long_interest
+from stream.core.user_state import Rules, UserState
 from stream.delivery import SourceMessage
 from stream.settings import load_settings
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream.core.fold import Sourced, fold
+from stream.core.profiles import long_interest, short_interest
 from stream.core.user_rows import from_row, to_row
-from stream.core.user_state import Rules, UserState, long_interest, short_interest
+from stream.core.user_state import Rules, UserState
 from stream.settings import load_settings
 
 DIM = 8

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from shop_catalogue import ShopCatalogue
 
-from models import ranking
+from models import native
 from models.hybrid import HybridRule
 from models.profile import HistoryItem, HistoryText, Profile
 from models.recommender import Recommender
@@ -166,7 +166,7 @@ def test_the_scale_of_the_weights_does_not_matter(
     assert [x.score for x in one] == pytest.approx([x.score for x in other], abs=1e-4)
 
 
-@pytest.mark.skipif(not ranking.is_native(), reason="native code was not built")
+@pytest.mark.skipif(not native.is_on(), reason="native code was not built")
 @given(shop=shops(), asked=st.lists(profiles(), min_size=1, max_size=4), k=st.integers(1, 8))
 def test_native_code_ranks_as_numpy_does(shop: Shop, asked: list[Profile], k: int) -> None:
     recommender = Recommender(shop.catalogue, n_candidates=5, user_model=shop.user_model)

@@ -11,8 +11,9 @@ import pytest
 from builders import NOW_MS, interaction, search, user
 
 from stream.core.fold import Folded, Sourced, fold
+from stream.core.profiles import long_interest, profile_of
 from stream.core.user_rows import longest, row_of, to_row
-from stream.core.user_state import STAMP_BYTES, Rules, UserState, long_interest, profile_of
+from stream.core.user_state import STAMP_BYTES, Rules, UserState
 from stream.settings import load_settings
 
 DIM = 384

@@ -12,13 +12,8 @@ from builders import NOW_MS, interaction, review, search, user
 from models.packed_vector import to_four_bits
 from stream.core.events import Context
 from stream.core.fold import Sourced, fold
-from stream.core.user_state import (
-    Rules,
-    UserState,
-    long_interest,
-    profile_of,
-    short_interest,
-)
+from stream.core.profiles import long_interest, profile_of, short_interest
+from stream.core.user_state import Rules, UserState
 from stream.settings import load_settings
 
 RULES = Rules.of(load_settings())

@@ -8,6 +8,7 @@ from builders import NOW_MS
 
 from models.activity import Activity
 from models.packed_vector import to_four_bits
+from stream.core.profiles import long_interest, profile_of
 from stream.core.user_rows import (
     MOST_BEHIND,
     BadRow,
@@ -19,17 +20,7 @@ from stream.core.user_rows import (
     to_body,
     to_row,
 )
-from stream.core.user_state import (
-    Act,
-    Faded,
-    Interest,
-    Rules,
-    Stated,
-    TextAct,
-    UserState,
-    long_interest,
-    profile_of,
-)
+from stream.core.user_state import Act, Faded, Interest, Rules, Stated, TextAct, UserState
 from stream.messages import Trigger
 from stream.settings import load_settings
 

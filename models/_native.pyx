@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False, freethreading_compatible=False
-"""The inner loops of a list, shopper by shopper, over columns: what candidates.py, hybrid.py,
+"""The inner loops of lists, shopper by shopper, over columns: what candidates.py, hybrid.py,
 diversity.py and reasons.py say in numpy, said once more without an array for each step.
 
 Those modules are the reference: a property test compares both. They are told apart by rounding
@@ -8,7 +8,7 @@ alone, since sums are taken in another order.
 """
 
 from libc.math cimport INFINITY, isnan, NAN
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -16,6 +16,8 @@ import numpy as np
 
 cdef extern from *:
     """
+    #include <stdint.h>
+    #include <string.h>
     #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
     /* The widest registers of the machine that it runs on, not of the one that compiled it. */
     __attribute__((target_clones("avx512f", "fma", "default")))
@@ -37,12 +39,39 @@ cdef extern from *:
             sum += a[i] * b[i];
         return sum;
     }
+    #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+    __attribute__((target_clones("avx512f", "avx2", "default")))
+    #endif
+    static void prefstream_widen(const uint16_t *halves, float *wide, long n) {
+        /* The exponent's bias differs by 112; subnormal numbers come right by the product too. */
+        const float scale = 5192296858534827628530496329220096.0f;
+        for (long i = 0; i < n; i++) {
+            uint32_t half = halves[i];
+            uint32_t bits = (half & 0x7FFF) << 13;
+            float value;
+            memcpy(&value, &bits, 4);
+            value *= scale;
+            memcpy(&bits, &value, 4);
+            bits |= (half & 0x8000) << 16;
+            memcpy(&wide[i], &bits, 4);
+        }
+    }
     """
+    void prefstream_widen(const uint16_t* halves, float* wide, long n) noexcept nogil
     float prefstream_dot(const float* a, const float* b, long n) noexcept nogil
 
 cdef enum:
     #: Reasons given for an item at most (reasons.MOST).
     MOST = 3
+
+
+def widen(const uint16_t[::1] halves, float[::1] wide):
+    """Write half floats, given as their bits, as float32; both (n,), and finite."""
+    if wide.shape[0] != halves.shape[0]:
+        raise ValueError(f"expected {halves.shape[0]} places, got {wide.shape[0]}")
+    if halves.shape[0]:
+        with nogil:
+            prefstream_widen(&halves[0], &wide[0], halves.shape[0])
 
 
 cdef struct Best:
