@@ -35,12 +35,12 @@ from stream.settings import Settings
 
 _FLOOR_WITHIN_S = 120.0
 #: The last commit ends what is counted: a worker has other things to do while it is not due.
-_COMMIT_S = 0.1
+COMMIT_S = 0.1
 
 
 def measure(size: Backlog, settings: Settings, on_turn: OnTurn) -> Figure:
     """Have a worker and a Faust app catch up the same backlogs by turns, in topics of their own."""
-    settings = settings.model_copy(update={"commit_interval_s": _COMMIT_S})
+    settings = settings.model_copy(update={"commit_interval_s": COMMIT_S})
     return asyncio.run(_measure(size, settings, on_turn))
 
 
@@ -51,7 +51,7 @@ async def _measure(size: Backlog, settings: Settings, on_turn: OnTurn) -> Figure
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="prefstream-bench-")))
         on_turn("starting a worker and a Faust app", 0, 1)
         sides = {
-            "ours": await _ours(of_side(settings, "ours"), load, folder, stack),
+            "ours": await ours(of_side(settings, "ours"), load, folder, stack),
             "faust": await _faust(of_side(settings, "faust"), folder, stack),
         }
         on_turn("warming up", 0, 1)
@@ -59,7 +59,7 @@ async def _measure(size: Backlog, settings: Settings, on_turn: OnTurn) -> Figure
         acts: Sequence[Output] = []
         for name, _ in turns(("ours", "faust", "floor"), size.rounds, on_turn):
             if name == "floor":
-                read = await asyncio.to_thread(_floor, sides["ours"].settings, caught[-1].stored)
+                read = await asyncio.to_thread(floor, sides["ours"].settings, caught[-1].stored)
                 per_cpu_s.add(name, read.n_events / read.cpu_s)
                 continue
             if name == "ours":
@@ -73,7 +73,8 @@ async def _measure(size: Backlog, settings: Settings, on_turn: OnTurn) -> Figure
     return _figure(size, settings, per_cpu_s, per_wall_s, caught, n_bytes)
 
 
-async def _ours(settings: Settings, load: Load, folder: Path, stack: AsyncExitStack) -> Side:
+async def ours(settings: Settings, load: Load, folder: Path, stack: AsyncExitStack) -> Side:
+    """Return a side with a preference worker that has read its catalogue."""
     side = await stack.enter_async_context(Side(settings, group_of(settings, "preference")))
     model = resolve(settings.encoder)
     await side.send(load.catalogue(encoder_id(model), model.dim))
@@ -96,7 +97,8 @@ async def _warm_up(sides: dict[str, Side], acts: Sequence[Output]) -> None:
         await side.catch_up(acts)
 
 
-def _floor(settings: Settings, stored: Stored) -> Read:
+def floor(settings: Settings, stored: Stored) -> Read:
+    """Have the bare client read and decode what is stored; raises BenchFailed."""
     done = subprocess.run(
         [sys.executable, "-m", "stream.bench.floor", msgspec.json.encode(stored).decode()],
         env={**os.environ, **child_environment(settings)},

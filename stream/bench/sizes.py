@@ -73,6 +73,7 @@ Size = Backlog | Latency | Retrieval | Encoder | State | Growth
 #: In the order in which `all` measures them.
 FULL: Final[dict[str, Size]] = {
     "ingest": Backlog(),
+    "catch_up": Backlog(events=1_000_000, users=100_000, rounds=1),
     "latency": Latency(),
     "retrieval": Retrieval(),
     "encoder": Encoder(),
@@ -82,6 +83,7 @@ FULL: Final[dict[str, Size]] = {
 }
 QUICK: Final[dict[str, Size]] = {
     "ingest": Backlog(events=2_000, users=200, items=200, rounds=1),
+    "catch_up": Backlog(events=2_000, users=400, items=200, rounds=1),
     "latency": Latency(rate=20, users=64, items=88, seconds=4, warm_up_s=1),
     "retrieval": Retrieval(n=6_000, dim=64, queries=64, singles=10, titles=64, rounds=1),
     "encoder": Encoder(short_texts=32, long_texts=16, singles=3, rounds=1),
@@ -90,4 +92,4 @@ QUICK: Final[dict[str, Size]] = {
     "workers": Backlog(events=2_000, users=200, items=200, rounds=1),
 }
 #: These cannot be measured without a broker.
-ON_KAFKA: Final = ("ingest", "latency", "workers")
+ON_KAFKA: Final = ("ingest", "catch_up", "latency", "workers")

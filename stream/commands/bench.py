@@ -71,6 +71,22 @@ def ingest(
     _run("ingest", quick, json, broker, kafka_version, **given)
 
 
+@bench.command("catch-up", epilog=_sizes("catch_up"))
+def catch_up(
+    broker: Broker = None,
+    kafka_version: KafkaVersion = None,
+    json: Json = None,
+    quick: Quick = False,
+    rounds: Rounds = None,
+    users: Users = None,
+    items: Items = None,
+    events: Events = None,
+) -> None:
+    """A long backlog of many users, every list made, against the bare client."""
+    given = {"rounds": rounds, "users": users, "items": items, "events": events}
+    _run("catch_up", quick, json, broker, kafka_version, **given)
+
+
 @bench.command(epilog=_sizes("latency"))
 def latency(
     broker: Broker = None,

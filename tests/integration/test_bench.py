@@ -23,6 +23,7 @@ VALUES = {
         "ratio_vs_faust",
         "share_of_floor",
     },
+    "catch_up": {"events", "users", "ours_eps", "read_eps", "lists", "share_of_floor"},
     "latency": {"events_per_s", "p50_ms", "p99_ms"},
     "retrieval": {"n", "dim", "recall_at_100", "qps", "p50_ms"},
     "encoder": {"short_ratio", "long_ratio", "min_cosine", "single_ms"},
