@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.rows import grown
+from models.item_index import PADDING
+from models.rows import Scalar, grown
 from models.slab import Rows
 
 
@@ -37,42 +38,72 @@ class Taken:
 
 
 class NeighbourTable:
-    """Co-occurrence by row. Counts of different times meet as logarithms moved to time zero."""
+    """Co-occurrence by row. Counts of different times meet as logarithms moved to time zero.
+
+    The neighbours of an item lie in a line of a table as wide as the longest of them, so that those
+    of many items are read at once.
+    """
 
     def __init__(self, half_life_ms: float) -> None:
         self._half_life_ms = half_life_ms
-        self._taken: dict[int, Taken] = {}
-        self._n_users = np.zeros(0, np.float64)  # by row
-        self._as_of_ms = np.zeros(0, np.int64)  # by row, 0 = unknown
-        # By row: half of log2(users) as of time zero; infinite while unknown, so that C is 0.
+        # By row. 0 = no line, else one more than its number.
+        self._line = np.zeros(0, np.int64)
+        self._n_users = np.zeros(0, np.float64)
+        self._as_of_ms = np.zeros(0, np.int64)  # 0 = unknown
+        # Half of log2(users) as of time zero; infinite while unknown, so that C is 0.
         self._half_log_users = np.zeros(0, np.float64)
-        # By row: log2(counts) as of time zero, less the row's own half: ready for the others'.
-        self._log_counts: dict[int, NDArray[np.float64]] = {}
+        # By line. Others' rows, PADDING behind the last; how many users took both; log2 of that as
+        # of time zero, less the row's own half: ready for the others'.
+        self._others = np.zeros((0, 0), np.int32)
+        self._counts = np.zeros((0, 0), np.float32)
+        self._log_counts = np.zeros((0, 0), np.float64)
+        self._n_lines = 0
+        self._free: list[int] = []
 
     def put(self, row: int, taken: Taken, n_users: float, as_of_ms: int) -> None:
         """Replace what is known of a row; neighbours may be rows of which nothing is known yet."""
         self._grow(max(row, int(taken.rows.max(initial=0))) + 1)
-        self._taken[row] = taken
+        line, n = self._line_of(row, len(taken.rows)), len(taken.rows)
         self._n_users[row] = n_users
         self._as_of_ms[row] = as_of_ms
         moved = as_of_ms / self._half_life_ms
         half = (np.log2(n_users) + moved) / 2 if n_users > 0 else np.inf
         self._half_log_users[row] = half
+        self._others[line, :n], self._others[line, n:] = taken.rows, PADDING
+        self._counts[line, :n] = taken.counts
         with np.errstate(divide="ignore"):
-            self._log_counts[row] = np.log2(taken.counts.astype(np.float64)) + moved - half
+            self._log_counts[line, :n] = np.log2(taken.counts.astype(np.float64)) + moved - half
+        self._log_counts[line, n:] = -np.inf
 
     def _grow(self, n: int) -> None:
         known = len(self._half_log_users)
+        self._line = grown(self._line, n)
         self._n_users = grown(self._n_users, n)
         self._as_of_ms = grown(self._as_of_ms, n)
         self._half_log_users = grown(self._half_log_users, n)
         self._half_log_users[known:] = np.inf
 
+    def _line_of(self, row: int, width: int) -> int:
+        """Return the line of a row, a new one where it has none, of at least this width."""
+        line = int(self._line[row]) - 1
+        if line < 0:
+            line = self._free.pop() if self._free else self._n_lines
+            self._n_lines = max(self._n_lines, line + 1)
+            self._line[row] = line + 1
+        n_lines, wide = self._others.shape
+        if line >= n_lines or width > wide:
+            shape = (max(n_lines, 2 * line, 64), max(wide, width))
+            self._others = _enlarged(self._others, shape, PADDING)
+            self._counts = _enlarged(self._counts, shape, 0)
+            self._log_counts = _enlarged(self._log_counts, shape, -np.inf)
+        return line
+
     def drop(self, row: int) -> None:
-        if self._taken.pop(row, None) is not None:
+        if row < len(self._line) and self._line[row]:
+            self._free.append(int(self._line[row]) - 1)
+            self._line[row] = 0
             self._n_users[row] = self._as_of_ms[row] = 0
             self._half_log_users[row] = np.inf
-            del self._log_counts[row]
 
     def get(self, rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
         """Return all neighbours of some rows, one after the other: the neighbours (t,), the place
@@ -80,20 +111,29 @@ class NeighbourTable:
 
         What has no known count of users, on either side, is left out until it has.
         """
-        asked = rows.tolist()
-        places = [place for place, row in enumerate(asked) if row in self._taken]
-        if not places:
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-        taken = [self._taken[asked[place]].rows for place in places]
-        others = np.concatenate(taken)
-        log_c = np.concatenate([self._log_counts[asked[place]] for place in places])
-        log_c -= self._half_log_users[others]
+        lines = np.zeros(len(rows), np.int64)
+        inside = np.flatnonzero((rows >= 0) & (rows < len(self._line)))
+        lines[inside] = self._line[rows[inside]]
+        places = np.flatnonzero(lines)
+        lines = lines[places] - 1
+        others = self._others[lines]
+        log_c = self._log_counts[lines]
+        log_c -= self._half_log_users[others]  # of PADDING any: it is minus infinity already
         c = np.exp2(np.minimum(log_c, 0)).astype(np.float32)
         known = c > 0
-        of_each = np.repeat(np.array(places), [len(of_it) for of_it in taken])
-        return others[known].astype(np.int64), of_each[known], c[known]
+        of_each = np.repeat(places, np.count_nonzero(known, axis=1))
+        return others[known].astype(np.int64), of_each, c[known]
 
     def rows(self) -> Iterator[tuple[int, Taken, float, int]]:
         """Yield row, what is taken with it, its users, as of when."""
-        for row, taken in self._taken.items():
+        for row in np.flatnonzero(self._line).tolist():
+            line = int(self._line[row]) - 1
+            n = int(np.count_nonzero(self._others[line] != PADDING))
+            taken = Taken(self._others[line, :n].copy(), self._counts[line, :n].copy())
             yield row, taken, float(self._n_users[row]), int(self._as_of_ms[row])
+
+
+def _enlarged(table: NDArray[Scalar], shape: tuple[int, int], filling: float) -> NDArray[Scalar]:
+    larger = np.full(shape, filling, table.dtype)
+    larger[: table.shape[0], : table.shape[1]] = table
+    return larger
