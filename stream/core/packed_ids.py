@@ -9,7 +9,7 @@ import msgspec
 
 #: The first byte says how the rest is to be read; others are the character that "+" stands for.
 _PLAIN, _UUIDS = b"\x00", b"\x01"
-_MARKS = ("-", "_", ".", ":")
+MARKS = ("-", "_", ".", ":")
 _UUID_CHARS, _UUID_BYTES = 36, 16
 _texts = msgspec.msgpack.Decoder(list[str])
 
@@ -22,7 +22,7 @@ def pack_ids(item_ids: Sequence[str]) -> bytes:
     if joined.count("/") == len(item_ids) - 1 and all(item_ids):
         packed, mark = _as_base64(joined), "+"
         if packed is None and "+" not in joined:
-            mark = next((mark for mark in _MARKS if mark in joined), "+")
+            mark = next((mark for mark in MARKS if mark in joined), "+")
             packed = _as_base64(joined.replace(mark, "+"))
         if packed is not None:
             return mark.encode() + packed
@@ -41,6 +41,8 @@ def unpack_ids(packed: bytes) -> list[str]:
 
 
 def _as_base64(joined: str) -> bytes | None:
+    if "=" in joined:  # what base64 takes for its end
+        return None
     padded = joined + "/" * (-len(joined) % 4)
     try:
         return a2b_base64(padded, strict_mode=True)
