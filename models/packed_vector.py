@@ -27,9 +27,13 @@ _REACH = 2.6
 _LARGEST, _ROOM, _COARSE = 127, 100, 25
 #: Step sizes of the blocks are powers of the fourth root of two, times the vector's unit.
 _PER_OCTAVE = 4
+#: By their numbers.
+SIZES = np.exp2(np.arange(256) / _PER_OCTAVE)
+#: Where the steps of an octave begin, for what is told by a mantissa: exact, as a logarithm is not.
+QUARTERS = np.exp2(np.arange(-_PER_OCTAVE, 0) / _PER_OCTAVE)
 #: Numbers spread evenly over 0..1, whichever of them follow on each other; below 1 in float32 too.
-_N_TURNS = 4096
-_TURNS = np.modf(np.arange(2 * _N_TURNS) * (sqrt(5) - 1) / 2)[0].astype(np.float32)
+N_TURNS = 4096
+TURNS = np.modf(np.arange(2 * N_TURNS) * (sqrt(5) - 1) / 2)[0].astype(np.float32)
 
 
 def to_four_bits(vector: Vector) -> bytes:
@@ -77,8 +81,7 @@ class PackedSum:
         return PackedSum(self.values, self.steps, float(np.float32(self.unit * factor)))
 
     def _step_sizes(self) -> NDArray[np.float64]:
-        exponents = np.frombuffer(self.steps, np.uint8) / _PER_OCTAVE
-        return np.asarray(self.unit * np.exp2(exponents), np.float64)
+        return np.asarray(self.unit * SIZES[np.frombuffer(self.steps, np.uint8)], np.float64)
 
     @classmethod
     def of(cls, added: Vector, turn: int) -> PackedSum:
@@ -110,9 +113,10 @@ class PackedSum:
             return self
         # A little less than fits, for what rounding up adds.
         is_unfit = (largest > (_LARGEST - 1) * sizes) | (largest < _COARSE * sizes)
-        fit = np.ceil(_PER_OCTAVE * np.log2(np.maximum(largest, 1e-30) / (_ROOM * unit)))
+        mantissas, octaves = np.frexp(np.maximum(largest, 1e-30) / (_ROOM * unit))
+        fit = _PER_OCTAVE * (octaves.astype(np.int64) - 1) + np.searchsorted(QUARTERS, mantissas)
         old = np.frombuffer(self.steps, np.uint8).astype(np.int64)
-        exponents = np.where(is_unfit, fit.astype(np.int64), old)
+        exponents = np.where(is_unfit, fit, old)
         # What is far below the largest block is nothing beside it.
         exponents = np.maximum(exponents, exponents.max() - 255)
         lowest = int(exponents.min())
@@ -131,10 +135,10 @@ def _largest(vector: NDArray[Any]) -> NDArray[Any]:
 
 
 def _turns(turn: int, dim: int) -> Vector:
-    start = turn % _N_TURNS
-    if dim <= _N_TURNS:
-        return _TURNS[start : start + dim]
-    return np.resize(_TURNS[start : start + _N_TURNS], dim)
+    start = turn % N_TURNS
+    if dim <= N_TURNS:
+        return TURNS[start : start + dim]
+    return np.resize(TURNS[start : start + N_TURNS], dim)
 
 
 def _spread(of_blocks: NDArray[Any], dim: int) -> NDArray[Any]:

@@ -4,7 +4,7 @@ What leaves the recent acts and searches goes into the sum of the lasting intere
 not be recommended into hashes. The sum is rounded, so it is added to seldom: when an act that is
 not in it yet has to leave, all that wait go in together.
 
-Where a row is too long, the first step of ``_STEPS`` that still has something gives way, oldest
+Where a row is too long, the first step of ``STEPS`` that still has something gives way, oldest
 first. What a purchase or a dislike excludes stays excluded: its hashes get shorter, so that other
 items are taken for it. Offsets, activity and what the shop states are never cut; a row that is
 too long by those is stored as it is.
@@ -41,7 +41,7 @@ from stream.messages import Trigger
 ID_BYTES = 6
 
 #: What gives way, and how far, in this order. For ``faded`` the number is the bits of a hash.
-_STEPS: Final = (
+STEPS: Final = (
     ("faded", 16),
     ("texts", 1),
     ("event_ids", 32),
@@ -63,9 +63,9 @@ _STEPS: Final = (
     ("long", 0),
 )
 #: A row that was too long is cut somewhat shorter than it may be, or every event would cut it.
-_SLACK_BYTES = 80
+SLACK_BYTES = 80
 #: An act beside its item id: time, kind and place.
-_ACT_BYTES = 6
+ACT_BYTES = 6
 
 
 @dataclass(slots=True)
@@ -99,14 +99,15 @@ class Added:
     def add_all(
         self, vectors: Sequence[Vector], weights: Sequence[float], event_times_ms: Sequence[int]
     ) -> None:
-        """Add many at once."""
+        """Add many at once, one after the other: a product of matrices would add as the machine
+        likes, and native code otherwise."""
         newest_ms = max(event_times_ms)
-        decayed = [
-            weight * 0.5 ** ((newest_ms - at_ms) / self.half_life_ms)
-            for weight, at_ms in zip(weights, event_times_ms, strict=True)
-        ]
-        summed = np.asarray(decayed, np.float32) @ np.asarray(vectors, np.float32)
-        self._add_sum(summed, sum(decayed), newest_ms)
+        summed, total = np.zeros(len(vectors[0]), np.float32), 0.0
+        for vector, weight, at_ms in zip(vectors, weights, event_times_ms, strict=True):
+            share = weight * 0.5 ** ((newest_ms - at_ms) / self.half_life_ms)
+            summed += np.float32(share) * vector
+            total += share
+        self._add_sum(summed, total, newest_ms)
 
     def into(self, interest: Interest | None, turn: int) -> Interest | None:
         """Return the interest with what was added, rounded (see PackedSum)."""
@@ -160,8 +161,8 @@ class _Bounding:
         over = longest(body, state, pending) - room
         if over <= 0:
             return state, body, False
-        over += _SLACK_BYTES
-        for step in _STEPS:
+        over += SLACK_BYTES
+        for step in STEPS:
             while over > 0 and (given := self._give_way(state, step, over)):
                 state, freed = given
                 over -= freed
@@ -176,7 +177,7 @@ class _Bounding:
         """Return the state after a step and about the bytes it freed; None: nothing to give."""
         what, least = step
         if what == "acts" and (n := len(state.acts)) > least:
-            mean = sum(len(act.item_id) for act in state.acts) / n + _ACT_BYTES
+            mean = sum(len(act.item_id) for act in state.acts) / n + ACT_BYTES
             n_kept = max(least, n - 1 - int(over / mean))
             return self.keep(state, n_kept, len(state.texts)), int((n - n_kept) * mean) + 1
         if what == "texts" and len(state.texts) > least:
@@ -186,8 +187,8 @@ class _Bounding:
             n_kept = max(least, n - 1 - over // ID_BYTES)
             kept = state.event_ids[len(state.event_ids) - n_kept * ID_BYTES :]
             return replace(state, event_ids=kept), (n - n_kept) * ID_BYTES
-        if what == "faded" and (faded := _shorter(state.faded, least)):
-            freed = _n_bytes(state.faded) - _n_bytes(faded)
+        if what == "faded" and (faded := shorter(state.faded, least)):
+            freed = n_bytes(state.faded) - n_bytes(faded)
             return replace(state, faded=faded), freed
         if what == "interests" and (vector := state.stated.interests_vector):
             return replace(state, stated=replace(state.stated, interests_vector=b"")), len(vector)
@@ -256,20 +257,28 @@ class _Bounding:
         if not left and not state.faded:
             return ()
         newest_ms = state.acts[-1].event_time_ms if state.acts else 0
-        oldest = int(newest_ms - self.rules.purchase_exclusion_ms) // PERIOD_MS
         faded = fade(state.faded, left) if left else state.faded
-        return tuple(f for f in faded if f.period >= oldest or f.period == NO_PERIOD)
+        return without_past(faded, newest_ms, self.rules.purchase_exclusion_ms)
 
 
-def _n_bytes(faded: tuple[Faded, ...]) -> int:
+def without_past(
+    faded: tuple[Faded, ...], newest_ms: int, exclusion_ms: float
+) -> tuple[Faded, ...]:
+    """Return the sets without the periods that are over."""
+    oldest = int(newest_ms - exclusion_ms) // PERIOD_MS
+    return tuple([f for f in faded if f.period >= oldest or f.period == NO_PERIOD])
+
+
+def n_bytes(faded: tuple[Faded, ...]) -> int:
+    """Return what the sets take."""
     return sum(len(one.raw) for one in faded)
 
 
-def _shorter(faded: tuple[Faded, ...], least_bits: int) -> tuple[Faded, ...] | None:
+def shorter(faded: tuple[Faded, ...], least_bits: int) -> tuple[Faded, ...] | None:
     """Return the sets with the longest of them made shorter, None when none can be."""
     for one in sorted(faded, key=lambda f: -len(f.raw)):
         ids = one.ids().coarser() if one.bits > least_bits else None
         if ids is not None and ids.bits >= least_bits:
-            shorter = Faded(one.period, ids.bits, ids.raw)
-            return tuple(sorted(shorter if f is one else f for f in faded))
+            cut = Faded(one.period, ids.bits, ids.raw)
+            return tuple(sorted(cut if f is one else f for f in faded))
     return None
