@@ -44,7 +44,10 @@ def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"prefstream {version('prefstream')}")
+        from stream.core.kept import is_native
+
+        fold = "native" if is_native() else "Python"
+        typer.echo(f"prefstream {version('prefstream')} ({fold} fold)")
         raise typer.Exit
 
 

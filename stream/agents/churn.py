@@ -19,7 +19,7 @@ from stream.core.churn import (
     next_slice,
 )
 from stream.core.drafts import UserDraft, user_key
-from stream.core.user_rows import from_row
+from stream.core.kept import read_kept
 from stream.core.user_state import is_long_gone
 from stream.engine.commits import Committer, Effect
 from stream.engine.table import PartitionTable
@@ -101,7 +101,9 @@ class Churn:
             lambda after, limit: table.scan(partition, after or b"", limit),
         )
         walk.last_s = now_s
-        drafts = [UserDraft.load(key.decode(), partition, from_row(row), None) for key, row in rows]
+        drafts = [
+            UserDraft.load(key.decode(), partition, read_kept(row), None) for key, row in rows
+        ]
         for draft in drafts:
             work.add(draft)
         now_ms = assessment_window(self.now(partition, wall_ms), self._rules.assess_s)
@@ -124,7 +126,7 @@ class Churn:
 
     def _count(self, partition: int, drafts: Sequence[UserDraft]) -> None:
         if partition in self._walks:
-            new = sum(draft.loaded.activity is None for draft in drafts)
+            new = sum(draft.is_new for draft in drafts)
             self._walks[partition].n_users += new
 
     def now(self, partition: int, wall_ms: int, newest_ms: int = 0) -> int:
@@ -140,13 +142,13 @@ class Churn:
         now_ms: int,
         cause: Literal["event", "timer"],
     ) -> None:
-        known = [(draft, draft.state.activity) for draft in drafts]
+        known = [(draft, draft.activity) for draft in drafts]
         drafts = [draft for draft, activity in known if activity is not None]
         activities: list[Activity] = [activity for _, activity in known if activity is not None]
         assessments = self._model.predict(activities, now_ms, self._rules.horizon_days)
         work.report.n_assessed[cause] += len(drafts)
         for draft, activity, assessment in zip(drafts, activities, assessments, strict=True):
-            change = decide(assessment.probability, draft.state.band, self._rules.thresholds)
+            change = decide(assessment.probability, draft.band, self._rules.thresholds)
             if change is None:
                 continue
             draft.note_band(change.band)

@@ -229,8 +229,7 @@ class Preferences:
         await self._committer.commit(commits)
         for draft in work.drafts:
             if draft.row is not None:
-                known = Known(draft.row, draft.state, draft.written)
-                self._states.put((draft.partition, draft.user_id), known)
+                self._states.put((draft.partition, draft.user_id), Known(draft.row, draft.kept))
         work.report.seconds["publish"] = perf_counter() - started
 
     def _pairs(self, partition: int, touches: Sequence[Touch]) -> list[Effect]:

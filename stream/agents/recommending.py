@@ -106,7 +106,7 @@ class Recommending:
             trigger = self._open_trigger(draft)
             if trigger is None or not draft.publishable():
                 continue
-            work.report.n_coalesced += draft.state.pending is not None
+            work.report.n_coalesced += draft.pending is not None
             draft.note_due(trigger)
             if not self._is_due_or_put_off(draft, now_ms):
                 continue
@@ -121,13 +121,13 @@ class Recommending:
         return [
             draft
             for draft in work.drafts
-            if draft.state.pending is not None
+            if draft.pending is not None
             and draft.publishable()
             and self._is_due_or_put_off(draft, now_ms)
         ]
 
     def _is_due_or_put_off(self, draft: UserDraft, now_ms: int) -> bool:
-        recommended_ms, interval_ms = draft.state.recommended_ms, self._publishing.min_interval_ms
+        recommended_ms, interval_ms = draft.recommended_ms, self._publishing.min_interval_ms
         if is_due(recommended_ms, now_ms, interval_ms):
             return True
         self.put_off.put(draft.partition, draft.user_id, recommended_ms + interval_ms)
@@ -175,7 +175,7 @@ class Recommending:
             ranker=self._recommender.name,
         )
         for draft, profile, ranked in zip(due, profiles, lists, strict=True):
-            trigger = draft.state.pending
+            trigger = draft.pending
             if trigger is None:
                 continue
             draft.note_answered(now_ms)

@@ -58,9 +58,7 @@ class Work:
             for user_id, row in zip(user_ids, rows, strict=True):
                 who = partition, user_id
                 known = NOBODY if row is None else states.known(who, row)
-                draft = UserDraft.load(
-                    user_id, partition, known.state, erasures.get(user_id), known.written
-                )
+                draft = UserDraft.load(user_id, partition, known.kept, erasures.get(user_id))
                 draft.taken = self._taken.get(who, [])
                 self._drafts[who] = draft
 

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from stream.core.kept import is_native
+
 #: By the name that a reader knows; of the two wheels of FAISS one is installed.
 _PACKAGES = {
     "prefstream": ("prefstream",),
@@ -47,6 +49,7 @@ class Setup:
         versions = {"python": platform.python_version()}
         versions |= {name: _installed(packages) for name, packages in _PACKAGES.items()}
         versions["kafka"] = kafka
+        versions["fold"] = "native" if is_native() else "Python"
         return cls(machine, versions, shlex.join(["prefstream", *arguments]))
 
     def to_json(self) -> dict[str, Any]:

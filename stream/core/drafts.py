@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
 
-import msgspec
+from msgspec import Struct
 
+from models.activity import Activity
 from stream.core.events import User
-from stream.core.fold import Outcome, Sourced, Touch, fold, items_of
+from stream.core.fold import Outcome, Sourced, Touch, items_of
 from stream.core.intake import Erasure, Taken
-from stream.core.user_rows import Body, Written, row_of, to_body
+from stream.core.kept import Kept, PythonUser, Step, step
 from stream.core.user_state import SOURCES, Rules, Stated, UserState, Vector
 from stream.messages import Band, Trigger
 
@@ -32,56 +32,70 @@ def erasure_key(user_id: str) -> bytes:
     return b"\xfferased:" + hashlib.sha256(user_id.encode()).digest()[:16]
 
 
-@dataclass(slots=True)
-class UserDraft:
-    """What a batch does to one user; ``erased_at`` is the offset of the tombstone, if erased."""
+class UserDraft(Struct, gc=False):
+    """What a batch does to one user; ``erased_at`` is the offset of the tombstone, if erased.
+
+    Of ``kept`` little is read without making objects of all of it: see the properties.
+    """
 
     user_id: str
     partition: int
-    state: UserState
-    loaded: UserState
+    kept: Kept
+    loaded: Kept
     erased_at: int | None
     erased_before: bool
-    taken: list[Taken] = field(default_factory=list)
-    outcomes: list[EventOutcome] = field(default_factory=list)
-    touches: list[Touch] = field(default_factory=list)
+    taken: list[Taken] = []
+    outcomes: list[EventOutcome] = []
+    touches: list[Touch] = []
     #: To be answered; those that the ledger covers have been.
-    searches: list[Sourced] = field(default_factory=list)
+    searches: list[Sourced] = []
     #: To be told of; those that the ledger covers have been.
-    reviews: list[Sourced] = field(default_factory=list)
+    reviews: list[Sourced] = []
     trigger: Trigger | None = None
     #: A trigger whose output the ledger covers already, though the row was lost.
     covered_trigger: Trigger | None = None
     erased_now: bool = False
     expired_now: bool = False
-    #: What the last row holds, and the next one will where the state has not changed.
-    written: Written | None = None
-    #: Of the row to store, as the last fold left it; None when nothing was folded.
-    body: Body | None = None
     #: The row to store, once it is made.
     row: bytes | None = None
     n_future: int = 0
     is_trimmed: bool = False
 
     @classmethod
-    def load(
-        cls,
-        user_id: str,
-        partition: int,
-        state: UserState,
-        erasure: bytes | None,
-        written: Written | None = None,
-    ) -> UserDraft:
+    def load(cls, user_id: str, partition: int, kept: Kept, erasure: bytes | None) -> UserDraft:
         """Start from what is known of a user, and the stored mark of an erasure if there is one."""
-        return cls(
-            user_id=user_id,
-            partition=partition,
-            state=state,
-            loaded=state,
-            erased_at=None if erasure is None else int(erasure),
-            erased_before=erasure is not None,
-            written=written,
-        )
+        erased_at = None if erasure is None else int(erasure)
+        return cls(user_id, partition, kept, kept, erased_at, erasure is not None)
+
+    @property
+    def state(self) -> UserState:
+        """All that is known of the user, as objects: made anew each time that it is asked for."""
+        return self.kept.state()
+
+    @property
+    def pending(self) -> Trigger | None:
+        """What a recommendation that is due and not out is due to."""
+        return self.kept.pending
+
+    @property
+    def recommended_ms(self) -> int:
+        """When the last recommendation was made, 0 for never."""
+        return self.kept.recommended_ms
+
+    @property
+    def band(self) -> Band | None:
+        """The band of the last assessment, None before the first."""
+        return self.kept.band
+
+    @property
+    def activity(self) -> Activity | None:
+        """What churn needs of the user's acts, None before the first."""
+        return self.kept.activity
+
+    @property
+    def is_new(self) -> bool:
+        """True when the user had not acted before."""
+        return not self.loaded.has_acted
 
     def items(self) -> set[str]:
         """Return the items whose vectors the fold needs."""
@@ -95,6 +109,10 @@ class UserDraft:
         self, vectors: Mapping[str, Vector], rules: Rules, covered: Mapping[str, int]
     ) -> None:
         """Fold what was taken, in order; ``covered`` maps topics to the ledger's offsets."""
+        if self._is_plain(covered):
+            if self.taken:
+                self._fold_new(self._events(self.taken), vectors, rules)
+            return
         waiting: list[Taken] = []
         for taken in self.taken:
             if isinstance(taken.content, Erasure):
@@ -106,6 +124,16 @@ class UserDraft:
             else:
                 waiting.append(taken)
         self._fold(waiting, vectors, rules, covered)
+
+    def _is_plain(self, covered: Mapping[str, int]) -> bool:
+        """True where all that was taken is new, and nobody is or was erased: as mostly."""
+        if self.erased_at is not None:
+            return False
+        for taken in self.taken:
+            message = taken.message
+            if message.offset <= covered.get(message.topic, -1) or type(taken.content) is Erasure:
+                return False
+        return True
 
     def _is_erased(self, taken: Taken) -> bool:
         """True for an event of an erased user; a new user record brings the user back."""
@@ -126,7 +154,7 @@ class UserDraft:
         self.outcomes.append("folded")
         if erasure.offset <= self._erased_through():
             return
-        self.state, self.body = UserState(), None
+        self.kept = PythonUser(UserState())
         self.erased_at, self.erased_now = erasure.offset, True
         self.touches, self.searches, self.reviews = [], [], []
         self.trigger, self.covered_trigger = None, None
@@ -148,28 +176,28 @@ class UserDraft:
         old = [t for t in taken if t.message.offset <= covered.get(t.message.topic, -1)]
         new = [t for t in taken if t.message.offset > covered.get(t.message.topic, -1)]
         if old:
-            folded = fold(self.state, self._events(old), vectors, rules, self.written)
-            self._keep(folded.state, folded.body)
-            self.outcomes += folded.outcomes
-            self.covered_trigger = folded.trigger
-            self.is_trimmed |= folded.is_trimmed
+            self.covered_trigger = self._step(self._events(old), vectors, rules).trigger
         if new:
-            folded = fold(self.state, self._events(new), vectors, rules, self.written)
-            self._keep(folded.state, folded.body)
-            self.outcomes += folded.outcomes
-            self.touches += folded.touches
-            self.searches += folded.searches
-            self.reviews += folded.reviews
-            self.trigger = folded.trigger or self.trigger
-            self.n_future += folded.n_future
-            self.is_trimmed |= folded.is_trimmed
+            self._fold_new(self._events(new), vectors, rules)
 
-    def _keep(self, state: UserState, body: Body) -> None:
-        self.state, self.body, self.written = state, body, body.written
+    def _fold_new(self, events: list[Sourced], vectors: Mapping[str, Vector], rules: Rules) -> None:
+        after = self._step(events, vectors, rules)
+        self.touches += after.touches
+        self.searches += after.searches
+        self.reviews += after.reviews
+        self.trigger = after.trigger or self.trigger
+        self.n_future += after.n_future
+
+    def _step(self, events: list[Sourced], vectors: Mapping[str, Vector], rules: Rules) -> Step:
+        after = step(self.kept, events, vectors, rules)
+        self.kept = after.kept
+        self.outcomes += after.outcomes
+        self.is_trimmed |= after.is_trimmed
+        return after
 
     def latest_ms(self) -> int:
         """Return the latest event time among what was taken, 0 if there is none."""
-        return max((s.event_time_ms() for s in map(_content, self.taken) if s), default=0)
+        return max([s.event_time_ms() for s in self._events(self.taken)], default=0)
 
     def arrival_ms(self, trigger: Trigger) -> int:
         """Return when the broker got a trigger's event, or its event time if it came before."""
@@ -179,41 +207,43 @@ class UserDraft:
         return trigger.event_time_ms
 
     def publishable(self) -> bool:
-        return self.erased_at is None and self.state.stated.personalize
+        return self.erased_at is None and self.kept.personalize
 
     def note_due(self, trigger: Trigger) -> None:
         """Note what the next recommendation is due to."""
-        self.state = msgspec.structs.replace(self.state, pending=trigger)
+        self._own().pending = trigger
 
     def note_answered(self, now_ms: int) -> None:
-        self.state = msgspec.structs.replace(self.state, pending=None, recommended_ms=now_ms)
+        kept = self._own()
+        kept.pending, kept.recommended_ms = None, now_ms
 
     def note_band(self, band: Band) -> None:
-        self.state = msgspec.structs.replace(self.state, band=band)
+        self._own().band = band
+
+    def _own(self) -> Kept:
+        """Return what is kept, for setting something: what was loaded stays as it was."""
+        if self.kept is self.loaded:
+            self.kept = self.loaded.copy()
+        return self.kept
 
     def expire(self) -> None:
         """Forget a user long gone, but for what the shop states: that is not told again."""
-        self.expired_now, self.body = True, None
-        self.state = UserState(offsets=self.state.offsets, stated=self.state.stated)
+        self.expired_now, state = True, self.state
+        self.kept = PythonUser(UserState(offsets=state.offsets, stated=state.stated))
 
     def rows(self) -> dict[bytes, bytes | None]:
         """Return the rows to store: the state, or its absence and the mark of the erasure."""
         rows: dict[bytes, bytes | None] = {}
         if self.expired_now and self.state.stated == Stated():
             rows[user_key(self.user_id)] = None
-        elif self.erased_at is None and self.state is not self.loaded:
-            rows[user_key(self.user_id)] = self.row = self._row()
+        elif self.erased_at is None and self.kept is not self.loaded:
+            rows[user_key(self.user_id)] = self.row = self.kept.row()
             if self.erased_before:
                 rows[erasure_key(self.user_id)] = None
         elif self.erased_at is not None and self.erased_now:
             rows[user_key(self.user_id)] = None
             rows[erasure_key(self.user_id)] = b"%d" % self.erased_at
         return rows
-
-    def _row(self) -> bytes:
-        body = to_body(self.state, self.written) if self.body is None else self.body
-        self.written = body.written
-        return row_of(body, self.state)
 
 
 def _content(taken: Taken) -> Sourced | None:

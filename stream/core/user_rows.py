@@ -44,7 +44,7 @@ MOST_BEHIND = 15
 _FEW = 0x90
 #: The kinds of acts that can be told behind a base, by number: to be added to at the end alone.
 #: Written out, since types of interactions may come in any order.
-_KINDS: Final = (
+KINDS: Final = (
     "impression",
     "view",
     "click",
@@ -55,15 +55,15 @@ _KINDS: Final = (
     "dislike",
     "review",
 )
-_KIND_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
+_KIND_NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 _HAS_PENDING = 1
 _DUE, _NOT_DUE = bytes((VERSION, _HAS_PENDING)), bytes((VERSION, 0))
 _BAND_NUMBERS = {band: number for number, band in enumerate(BANDS)}
-_NO_STATED = Stated()
+NO_STATED = Stated()
 
 
 #: What reading bytes that nobody wrote may raise.
-_DAMAGE = (
+DAMAGE = (
     msgspec.DecodeError,
     struct.error,
     ArithmeticError,
@@ -152,6 +152,7 @@ class Body(NamedTuple):
 _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(_Row)
 _base_decoder = msgspec.msgpack.Decoder(_Base)
+_pending_decoder = msgspec.msgpack.Decoder(PendingColumns | None)
 _behind_decoder = msgspec.msgpack.Decoder(list[tuple[int, str, int, int]])
 #: A weight, float32, is told by its bits: MessagePack would take nine bytes.
 _FLOAT, _BITS = struct.Struct("<f"), struct.Struct("<I")
@@ -228,7 +229,7 @@ def read_row(row: bytes) -> tuple[UserState, Written | None]:
         if version == 2:
             return checked(user_rows_v2.state_of(row)), None
         return _read(row)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise BadRow(f"damaged user row of version {version}: {error}") from None
 
 
@@ -266,15 +267,33 @@ def _read(row: bytes) -> tuple[UserState, Written]:
         faded=base.faded,
         activity=activity_of(columns.activity, base_ms) if columns.activity else None,
         event_ids=columns.event_ids,
-        stated=base.stated or _NO_STATED,
+        stated=base.stated or NO_STATED,
         seen_region=columns.region,
         seen_region_ms=time_of(columns.region_ago, base_ms),
         pending=pending_of(columns.pending),
         recommended_ms=time_of(columns.recommended_ago, base_ms),
         band=BANDS[columns.band],
     )
-    told = tuple([_told(act, base.base_ms) for act in since])
-    return checked(state), Written(state.acts, _others(state), base.base_ms, columns.base, told)
+    written = written_of(state, base.base_ms, columns.base, len(since))
+    return checked(state), written
+
+
+def written_of(state: UserState, base_ms: int, base: bytes, n_behind: int) -> Written:
+    """Return what is written of a state whose base, and the number of acts behind it, are known."""
+    since = state.acts[len(state.acts) - n_behind :]
+    told = tuple([_told(act, base_ms) for act in since])
+    return Written(state.acts, _others(state), base_ms, base, told)
+
+
+def pending_in(raw: bytes) -> Trigger | None:
+    """Return the trigger that a column tells; raises one of ``DAMAGE``."""
+    return pending_of(_pending_decoder.decode(raw))
+
+
+def rest_of(raw: bytes) -> tuple[tuple[TextAct, ...], tuple[Faded, ...], Stated]:
+    """Return what a base tells beside the acts; raises one of ``DAMAGE``."""
+    base = _base_decoder.decode(raw)
+    return texts_of(base.texts, base.base_ms), base.faded, base.stated or NO_STATED
 
 
 def _anew(state: UserState) -> Written:
@@ -286,7 +305,7 @@ def _anew(state: UserState) -> Written:
         act_columns(acts, base_ms) if acts else None,
         tuple([text_columns(text, base_ms) for text in state.texts]) if state.texts else (),
         state.faded,
-        None if stated is _NO_STATED or stated == _NO_STATED else stated,
+        None if stated is NO_STATED or stated == NO_STATED else stated,
     )
     return Written(acts, _others(state), base_ms, _encode(columns), ())
 
@@ -304,4 +323,4 @@ def _told(act: Act, base_ms: int) -> bytes:
 def _act(told: tuple[int, str, int, int], base_ms: int) -> Act:
     since_ms, item_id, number, bits = told
     [weight] = _FLOAT.unpack(_BITS.pack(bits))
-    return Act(base_ms + since_ms, item_id, _KINDS[number >> 1], weight, number & 1 == 1)
+    return Act(base_ms + since_ms, item_id, KINDS[number >> 1], weight, number & 1 == 1)

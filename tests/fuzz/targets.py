@@ -37,6 +37,7 @@ from stream import formats, messages
 from stream.core import item_rows, user_rows
 from stream.core.events import PARSERS, BadEvent
 from stream.core.intake import Erasure, intake
+from stream.core.kept import read_kept
 from stream.core.user_state import SOURCES, is_long_gone
 from stream.dead_letters import DeadLetters, Failure
 from stream.delivery import SourceMessage
@@ -125,9 +126,13 @@ def taken_in(raw: bytes) -> None:
 def user_row(raw: bytes) -> None:
     answer(user_rows.BadRow, user_rows.has_pending, raw)
     state = answer(user_rows.BadRow, user_rows.from_row, raw)
+    kept = answer(user_rows.BadRow, read_kept, raw)
     if state is None:
+        assert kept is None
         return
     row = user_rows.to_row(state)
+    assert alike(kept.state(), state)
+    assert alike(user_rows.from_row(kept.row()), state)
     assert alike(user_rows.from_row(row), state)
     assert user_rows.has_pending(row) == (state.pending is not None)
     is_long_gone(state, NOW_MS, 1)

@@ -26,6 +26,7 @@ from stream.bench.sizes import FULL, QUICK
 from stream.bench.vectors import around_centres, clusters, mixed
 from stream.cli import run
 from stream.core.events import parse_interaction
+from stream.core.kept import is_native
 from stream.messages import read_item_neighbours
 from stream.settings import load_settings
 
@@ -109,6 +110,7 @@ def test_the_setup_is_this_machine_s_and_the_command_can_be_typed_again() -> Non
     assert setup.command == "prefstream bench all --json 'my file'"
     assert setup.versions["numpy"] == np.__version__
     assert setup.versions["kafka"] == "4.x"
+    assert setup.versions["fold"] == ("native" if is_native() else "Python")
     assert setup.machine["cores"] >= 1
     assert setup.machine["memory_gib"] > 0
 

@@ -49,7 +49,9 @@ def test_without_arguments_the_help_is_the_message(capsys):
 
 def test_the_version_is_the_package_s(capsys):
     assert run(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("prefstream 0.")
+    told = capsys.readouterr().out
+    assert told.startswith("prefstream 0.")
+    assert told.endswith(("(native fold)\n", "(Python fold)\n"))
 
 
 @pytest.mark.parametrize(

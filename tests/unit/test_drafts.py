@@ -10,12 +10,19 @@ from builders import NOW_MS, interaction, message, user
 from stream.core.drafts import UserDraft, erasure_key, user_key
 from stream.core.fold import Sourced
 from stream.core.intake import Erasure, Taken, intake
+from stream.core.kept import NOTHING, read_kept
 from stream.core.user_rows import from_row, to_row
 from stream.core.user_state import Rules, UserState
 from stream.settings import load_settings
 
 RULES = Rules.of(load_settings())
 VECTORS = {"boots": np.ones(4, np.float32), "tea": -np.ones(4, np.float32)}
+
+
+@pytest.fixture(autouse=True, params=["native", "python"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "python":
+        monkeypatch.setattr("stream.core.kept.is_native", lambda: False)
 
 
 def act(item_id: str, offset: int, **fields: Any) -> Taken:
@@ -37,8 +44,7 @@ def applied(
     erasure: bytes | None = None,
     covered: Mapping[str, int] | None = None,
 ) -> UserDraft:
-    state = UserState() if row is None else from_row(row)
-    draft = UserDraft.load("u1", 0, state, erasure)
+    draft = UserDraft.load("u1", 0, NOTHING if row is None else read_kept(row), erasure)
     draft.taken = list(taken)
     draft.apply(VECTORS, RULES, covered or {})
     return draft

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from builders import NOW_MS
 
+from stream.core.kept import PythonUser
 from stream.core.state_cache import Known, StateCache
 from stream.core.user_rows import row_of, to_body
 from stream.core.user_state import Act, UserState
@@ -12,7 +13,7 @@ ANNA, BEN = (0, "anna"), (0, "ben")
 def known(item_id: str) -> Known:
     state = UserState(acts=(Act(NOW_MS, item_id, "view", 0.5),))
     body = to_body(state)
-    return Known(row_of(body, state), state, body.written)
+    return Known(row_of(body, state), PythonUser(state, body.written))
 
 
 BOOTS, TEA = known("boots"), known("tea")
@@ -27,8 +28,9 @@ def test_a_state_comes_back_for_the_row_it_was_written_as() -> None:
 def test_a_row_that_changed_meanwhile_is_read() -> None:
     cache = StateCache()
     cache.put(ANNA, BOOTS)
-    assert cache.known(ANNA, TEA.row) == TEA
-    assert cache.known((1, "anna"), TEA.row) == TEA
+    for who in (ANNA, (1, "anna")):
+        assert cache.known(who, TEA.row).row == TEA.row
+        assert cache.known(who, TEA.row).kept.state() == TEA.kept.state()
 
 
 def test_those_longest_not_written_are_forgotten() -> None:
