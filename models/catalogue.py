@@ -251,6 +251,12 @@ class Catalogue:
             rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
             return self._vectors.raw(rows)
 
+    def have_vectors(self, item_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which items have a vector, (n,)."""
+        with self._lock:
+            rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
+            return self._vectors.has(rows)
+
     def raw_vector(self, item_id: str) -> Vectors | None:
         """Return the encoder's vector of an item, shape (dim,), None where it has none."""
         with self._lock:

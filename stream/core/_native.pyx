@@ -13,6 +13,7 @@ fold makes a new one, so that a batch that fails leaves what is remembered as it
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -744,6 +745,18 @@ cdef class _Adding:
         self.weight, self.as_of_ms = 0.0, 0
 
 
+cdef bint _has_vector(vectors, item_id) except -1:
+    """True where an item has a vector; what a mapping says that it has ``seen`` is found there."""
+    cdef PyObject* found
+    seen = getattr(vectors, "seen", None)
+    if seen is not None:
+        found = PyDict_GetItem(seen, item_id)
+        if found != NULL:
+            return found != <PyObject*>None
+    return item_id in vectors
+
+
+
 @cython.final
 @cython.no_gc
 cdef class NativeUser:
@@ -1256,7 +1269,7 @@ cdef class NativeUser:
             item_id = event.item_id
             user._see(event.context, at_ms, limits)
             if kind == IMPRESSION:
-                if item_id in vectors:
+                if _has_vector(vectors, item_id):
                     _add_weighted(added, vectors[item_id], weight, at_ms)
                     outcomes.append("folded")
                 else:
@@ -1267,7 +1280,7 @@ cdef class NativeUser:
             else:
                 _fold_activity(&user.acted, kind, at_ms, 0.0, False)
             user._act(item_id, kind, weight, at_ms, limits, touches)
-            outcomes.append("folded" if item_id in vectors else "unknown_item")
+            outcomes.append("folded" if _has_vector(vectors, item_id) else "unknown_item")
             last, last_ms = sourced, at_ms
         trigger = None
         if last is not None:
@@ -1464,7 +1477,7 @@ cdef class NativeUser:
         cdef Py_ssize_t n_gone_texts = max(len(self.texts) - n_texts, 0)
         cdef bint is_waiting = False
         for i in range(n_gone):
-            if not self.acts[i].folded and <object>self.acts[i].item in vectors:
+            if not self.acts[i].folded and _has_vector(vectors, <object>self.acts[i].item):
                 is_waiting = True
                 break
         if not is_waiting and n_gone_texts:
@@ -1527,7 +1540,7 @@ cdef class NativeUser:
         cdef _Adding summed = _Adding(added.half_life_ms)
         for i in range(self.n_acts):
             act = &self.acts[i]
-            if not act.folded and <object>act.item in vectors:
+            if not act.folded and _has_vector(vectors, <object>act.item):
                 found.append(vectors[<object>act.item])
                 newest_ms = max(newest_ms, act.at_ms) if is_any else act.at_ms
                 is_any = True

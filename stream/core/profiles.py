@@ -75,10 +75,9 @@ def _among(
     vectors: Mapping[str, Vector], item_ids: Sequence[str]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     known = np.array([item_id in vectors for item_id in item_ids], bool)
-    dim = len(next(iter(vectors.values()))) if known.any() else 0
-    found = np.zeros((len(item_ids), dim), np.float32)
-    for place in np.flatnonzero(known).tolist():
-        found[place] = vectors[item_ids[place]]
+    of_known = [vectors[item_id] for item_id in item_ids if item_id in vectors]
+    found = np.zeros((len(item_ids), len(of_known[0]) if of_known else 0), np.float32)
+    found[known] = of_known or 0
     return found, known
 
 

@@ -26,7 +26,7 @@ COMMANDS = [
     ["train", "churn"],
     ["train", "encoder"],
     ["train", "sentiment"],
-    *(["bench", figure] for figure in (*FULL, "all")),
+    *(["bench", figure.replace("_", "-")] for figure in (*FULL, "all")),
 ]
 
 
