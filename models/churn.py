@@ -92,7 +92,7 @@ class Driver(NamedTuple):
     contribution: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, it would take a microsecond more to make
 class Assessment:
     """``probability`` of no purchase within the horizon; drivers largest first.
 

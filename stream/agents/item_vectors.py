@@ -33,7 +33,7 @@ class ItemVectors(Mapping[str, Vector]):
 
     def __contains__(self, item_id: object) -> bool:
         if item_id in self.seen:
-            return self.seen[item_id] is not None  # type: ignore[index]  # it is one of its keys
+            return self.seen[item_id] is not None
         return isinstance(item_id, str) and self._look_up(item_id) is not None
 
     def __getitem__(self, item_id: str) -> Vector:

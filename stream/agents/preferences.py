@@ -18,7 +18,7 @@ from stream.agents.searching import Searching
 from stream.agents.work import Work
 from stream.core.drafts import UserDraft, user_key
 from stream.core.events import BadEvent
-from stream.core.fold import Touch
+from stream.core.fold import Sourced, Touch, items_of
 from stream.core.intake import intake
 from stream.core.pairs import Partitions, pair_messages
 from stream.core.state_cache import Known, StateCache
@@ -170,14 +170,26 @@ class Preferences:
         return max(times, default=wall_ms)
 
     def _take_in(self, batch: Sequence[SourceMessage], work: Work) -> None:
+        reached: dict[tuple[int, str], int] = {}
+        latest_ms: dict[int, int] = {}
         for message in batch:
-            commit = work.commit(message.partition)
-            through = commit.through.get(message.topic, -1)
-            commit.through[message.topic] = max(through, message.offset)
+            partition, place = message.partition, (message.partition, message.topic)
+            if message.offset > reached.get(place, -1):
+                reached[place] = message.offset
             try:
-                work.take(intake(message, self._encoder_id))
+                taken = intake(message, self._encoder_id)
             except (BadEvent, BadDerived) as error:
                 self._failed(message, error, work)
+                continue
+            work.take(taken)
+            if type(taken.content) is Sourced:
+                at_ms = taken.content.event_time_ms()
+                if at_ms > latest_ms.get(partition, 0):
+                    latest_ms[partition] = at_ms
+        for (partition, topic), offset in reached.items():
+            work.commit(partition).through[topic] = offset
+        for partition, at_ms in latest_ms.items():
+            work.commit(partition).stream_time_ms = at_ms
 
     async def reject(self, message: SourceMessage, error: Exception) -> None:
         """Dead-letter a message that could not be processed, and go past it."""
@@ -195,18 +207,17 @@ class Preferences:
             work.commit(message.partition).effects.append(effect)
 
     async def _fold(self, work: Work) -> None:
-        items = (item for draft in work.drafts for item in draft.items())
-        vectors = ItemVectors(self._catalogue, items)
+        vectors = ItemVectors(self._catalogue, items_of(work.sourced()))
+        outcomes: list[tuple[str, str]] = []
         for number, draft in enumerate(work.drafts, start=1):
             if number % SLICE == 0:
                 await asyncio.sleep(0)
             draft.apply(vectors, self._rules, self._committer.covered(draft.partition))
-            for taken, outcome in zip(draft.taken, draft.outcomes, strict=True):
-                work.report.count(taken.message.topic, outcome)
+            topics = [taken.message.topic for taken in draft.taken]
+            outcomes += zip(topics, draft.outcomes, strict=True)
             work.report.n_future += draft.n_future
             work.report.n_trimmed += draft.is_trimmed
-            commit = work.commit(draft.partition)
-            commit.stream_time_ms = max(commit.stream_time_ms, draft.latest_ms())
+        work.report.events.update(outcomes)
 
     async def _commit(self, work: Work) -> None:
         for draft in work.drafts:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from stream.agents.reports import BatchReport
 from stream.core.drafts import UserDraft, erasure_key, user_key
+from stream.core.fold import Sourced
 from stream.core.intake import Taken
 from stream.core.state_cache import NOBODY, StateCache
 from stream.engine.commits import PartitionCommit
@@ -41,6 +42,13 @@ class Work:
     def take(self, taken: Taken) -> None:
         """Add a message; those of one user stay in order."""
         self._taken.setdefault((taken.message.partition, taken.user_id), []).append(taken)
+
+    def sourced(self) -> Iterator[Sourced]:
+        """Yield the events taken, those that erase left out."""
+        for of_user in self._taken.values():
+            for taken in of_user:
+                if type(taken.content) is Sourced:
+                    yield taken.content
 
     def load(
         self, table: PartitionTable, states: StateCache, others: Iterable[tuple[int, str]] = ()

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from models.activity import Activity
 from stream.core.events import User
-from stream.core.fold import Outcome, Sourced, Touch, items_of
+from stream.core.fold import Outcome, Sourced, Touch
 from stream.core.intake import Erasure, Taken
 from stream.core.kept import Kept, PythonUser, Step, step
 from stream.core.user_state import SOURCES, Rules, Stated, UserState, Vector
@@ -96,10 +96,6 @@ class UserDraft(Struct, gc=False):
     def is_new(self) -> bool:
         """True when the user had not acted before."""
         return not self.loaded.has_acted
-
-    def items(self) -> set[str]:
-        """Return the items whose vectors the fold needs."""
-        return items_of(self._events(self.taken))
 
     @staticmethod
     def _events(taken: Sequence[Taken]) -> list[Sourced]:
@@ -194,10 +190,6 @@ class UserDraft(Struct, gc=False):
         self.outcomes += after.outcomes
         self.is_trimmed |= after.is_trimmed
         return after
-
-    def latest_ms(self) -> int:
-        """Return the latest event time among what was taken, 0 if there is none."""
-        return max([s.event_time_ms() for s in self._events(self.taken)], default=0)
 
     def arrival_ms(self, trigger: Trigger) -> int:
         """Return when the broker got a trigger's event, or its event time if it came before."""

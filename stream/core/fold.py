@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -128,7 +128,7 @@ def fold(
     )
 
 
-def items_of(events: Sequence[Sourced]) -> set[str]:
+def items_of(events: Iterable[Sourced]) -> set[str]:
     """Return the items of events."""
     items: set[str] = set()
     for sourced in events:

@@ -167,4 +167,3 @@ def test_the_arrival_of_a_trigger_is_that_of_its_own_event() -> None:
     draft = applied(act("tea", 2), late)
     assert draft.trigger is not None
     assert draft.arrival_ms(draft.trigger) == NOW_MS + 9
-    assert draft.latest_ms() == NOW_MS
