@@ -188,7 +188,7 @@ class Settings(BaseSettings):
     )
 
     # Micro-batches
-    batch_max: int = Field(10_000, ge=1, le=100_000, description="Events per micro-batch at most.")
+    batch_max: int = Field(30_000, ge=1, le=100_000, description="Events per micro-batch at most.")
     batch_wait_ms: float = Field(
         2.0, ge=0, le=1000, description="Wait for more events after the first of a micro-batch."
     )
