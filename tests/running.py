@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -19,6 +20,9 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 READY_S = 120.0
+#: Below those that the kernel gives to whoever connects: a worker that is away for a while must
+#: find its port free again, and nobody else may answer there meanwhile.
+PORTS = range(20_000, 32_000)
 #: In the order of their ports.
 PROCESSES = ("encode", "preference", "neighbours")
 LEADERLESS = {
@@ -33,11 +37,9 @@ DRAINED_S = 6.0
 def free_ports() -> int:
     """Return a port that is free, and so are those after it that the workers need."""
     for _ in range(100):
+        port = secrets.choice(PORTS)
         with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
-            first = taken.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            for number in range(1, len(PROCESSES)):
+            for number in range(len(PROCESSES)):
                 taken.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
             return port
     raise RuntimeError("no free ports in a row")
