@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import shutil
@@ -45,6 +46,15 @@ def e5_folder() -> Path:
         # In CI, packages that are not there are a broken machine, not a reason to pass.
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     FOLDER.parent.mkdir(parents=True, exist_ok=True)
+    with (FOLDER.parent / "lock").open("w") as lock:
+        # Tests run beside each other, and whoever comes second has it made already.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _complete(FOLDER):
+            _make(script)
+    return FOLDER
+
+
+def _make(script: Path) -> None:
     # Made beside its place and moved there, so that a run cut short leaves nothing half made.
     with tempfile.TemporaryDirectory(dir=FOLDER.parent) as folder:
         made = Path(folder) / FOLDER.name
@@ -55,7 +65,6 @@ def e5_folder() -> Path:
         assert _complete(made), f"{script} has not made a whole model"
         shutil.rmtree(FOLDER, ignore_errors=True)
         made.rename(FOLDER)
-    return FOLDER
 
 
 def _complete(folder: Path) -> bool:
