@@ -19,6 +19,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from stream.broker import die_with_parent
+
 READY_S = 120.0
 #: Below those that the kernel gives to whoever connects: a worker that is away for a while must
 #: find its port free again, and nobody else may answer there meanwhile.
@@ -91,6 +93,8 @@ class Workers:
                 env=self.env,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # A run that is cut off leaves nobody behind.
+                preexec_fn=die_with_parent,
             )
         self.until(self.ready, "ready", READY_S)
 
