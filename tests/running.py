@@ -32,6 +32,7 @@ LEADERLESS = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
 }
+NEVER = 2**63
 #: The workers look at their lag every two seconds.
 DRAINED_S = 6.0
 
@@ -181,16 +182,27 @@ class Outside:
     def flush(self) -> None:
         assert self._producer.flush(30) == 0
 
-    def read(self, topic: str, idle_s: float = 3.0) -> list[Any]:
-        """Return every message of a topic from the beginning to its end."""
+    def read(self, topic: str) -> list[Any]:
+        """Return what a topic holds now, from its beginning on."""
         consumer = self._consumer([topic], "earliest")
+        ends = {
+            place.partition: end
+            for place in consumer.assignment()
+            for first, end in [watermarks(consumer, place)]
+            if first < end
+        }
         messages: list[Any] = []
-        last = time.monotonic()
-        while time.monotonic() - last < idle_s:
-            message = consumer.poll(0.2)
-            if message is not None and not message.error():
-                messages.append(message)
-                last = time.monotonic()
+        heard = time.monotonic()
+        while ends:
+            assert time.monotonic() < heard + 30, f"{topic} not read to its end: {ends}"
+            for message in consumer.consume(1_000, 0.05):
+                if not message.error():
+                    messages.append(message)
+                    heard = time.monotonic()
+            # Not by the last message's offset: compaction may have taken it.
+            for place in consumer.position(consumer.assignment()):
+                if place.offset >= ends.get(place.partition, NEVER):
+                    del ends[place.partition]
         consumer.close()
         return messages
 

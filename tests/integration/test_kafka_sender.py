@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections import defaultdict
 from types import SimpleNamespace
@@ -52,7 +53,7 @@ async def test_every_output_arrives_as_it_is_at_the_offset_returned(sender, outs
     ]
     offsets = await sender.send(outputs)
     topics = {output.topic for output in outputs}
-    read = {(m.topic(), m.partition(), m.offset()): m for t in topics for m in outside.read(t, 1)}
+    read = {(m.topic(), m.partition(), m.offset()): m for t in topics for m in outside.read(t)}
     assert len(read) == len(outputs)
     for output, offset in zip(outputs, offsets, strict=True):
         partition = output.partition
@@ -82,9 +83,9 @@ async def test_keys_go_where_librdkafka_s_murmur2_sends_them(sender, settings, o
     for key in keys:
         producer.produce(settings.topic_prefix + "clickstream", key=key, value=b"x")
     assert producer.flush(30) == 0
-    theirs = {m.key() or b"": m.partition() for m in outside.read("clickstream", 1)}
+    theirs = {m.key() or b"": m.partition() for m in outside.read("clickstream")}
     await sender.send([Output("searches", key, b"x") for key in keys])
-    ours = {m.key() or b"": m.partition() for m in outside.read("searches", 1)}
+    ours = {m.key() or b"": m.partition() for m in outside.read("searches")}
     assert len(ours) == len(set(keys))
     assert ours == theirs
 
@@ -99,7 +100,7 @@ async def test_a_large_send_keeps_its_order_in_each_partition(sender, outside):
     for output, offset in zip(outputs, first + then, strict=True):
         placed[sender.partition_of(output.topic, output.key)].append((offset, output.value))
     read = defaultdict(list)
-    for message in outside.read("item-pairs", 1):
+    for message in outside.read("item-pairs"):
         read[message.partition()].append((message.offset(), message.value()))
     assert read == placed
     assert all(places == sorted(places) for places in placed.values())
@@ -107,7 +108,7 @@ async def test_a_large_send_keeps_its_order_in_each_partition(sender, outside):
 
 async def test_messages_without_a_key_go_round_the_partitions(sender, outside):
     await sender.send([Output("dead-letters", None, b"x")] * (2 * PARTITIONS))
-    partitions = [m.partition() for m in outside.read("dead-letters", 1)]
+    partitions = [m.partition() for m in outside.read("dead-letters")]
     assert sorted(partitions) == sorted([*range(PARTITIONS)] * 2)
 
 
@@ -115,8 +116,8 @@ async def test_too_large_a_message_fails_by_topic_and_the_sender_goes_on(sender,
     large = Output("churn-risk", b"anna", b"x" * MAX_REQUEST_BYTES)
     with pytest.raises(DeliveryFailed, match=r"topic churn-risk: a message of 20\d+ bytes"):
         await sender.send([Output("recommendations", b"a", b"before"), large])
-    assert outside.read("recommendations", 1) == []
     assert await sender.send([Output("churn-risk", b"anna", b"small")]) == [0]
+    assert outside.read("recommendations") == []
 
 
 @pytest.mark.kafka
@@ -156,11 +157,13 @@ async def test_a_sender_that_is_not_started_says_so(settings):
 
 
 async def test_one_message_arrives_in_a_moment(sender):
-    await sender.send([Output("churn-risk", b"a", b"b")])
-    started = time.monotonic()
-    for _ in range(20):
+    took_s: list[float] = []
+    for _ in range(21):
+        started = time.monotonic()
         await sender.send([Output("churn-risk", b"a", b"b")])
-    assert (time.monotonic() - started) / 20 < 0.05
+        took_s.append(time.monotonic() - started)
+    # Not the mean: what else the machine does makes one or two wait.
+    assert statistics.median(took_s) < 0.05
 
 
 async def test_nothing_is_sent_in_a_term_that_is_over_by_a_producer_made_anew_either(
@@ -182,7 +185,7 @@ async def test_nothing_is_sent_in_a_term_that_is_over_by_a_producer_made_anew_ei
             await sender.send([output])
     lease.assigned()
     await sender.send([output])
-    assert len(outside.read("recommendations", 1)) == 1
+    assert len(outside.read("recommendations")) == 1
     await joins()
     with pytest.raises(DeliveryFailed):
         await sender.send([output])

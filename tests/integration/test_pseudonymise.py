@@ -91,7 +91,7 @@ def edge(broker: str, topic_prefix: str, tmp_path: Path) -> Edge:
 
 
 def arrived(broker: str, prefix: str) -> list[tuple[bytes, str]]:
-    found = Outside(broker, prefix).read("clickstream", 1.5)
+    found = Outside(broker, prefix).read("clickstream")
     return [(m.key(), json.loads(m.value())["event_id"]) for m in found]
 
 
@@ -113,12 +113,12 @@ def test_a_killed_edge_loses_nothing_and_keeps_each_users_order(edge, broker, to
         os.kill(process.pid, signal.SIGKILL)
     with edge.running():
         until(lambda: len({e for _, e in arrived(broker, topic_prefix)}) == 3000, "all copied")
-        until(lambda: len(edge.raw.read("dead-letters", 1.5)) > 0, "the bad one beside")
+        until(lambda: len(edge.raw.read("dead-letters")) > 0, "the bad one beside")
     copied = order_of_each((key, event_id) for key, event_id in arrived(broker, topic_prefix))
     # As they lie in the raw topic: a producer that tries again may have put them there otherwise.
     raw = order_of_each(
         (edge.names.of(m.key().decode()).encode(), json.loads(m.value())["event_id"])
-        for m in edge.raw.read("clickstream", 1.5)
+        for m in edge.raw.read("clickstream")
         if m.value() != b"{"
     )
     assert len(copied) == 7
@@ -139,7 +139,7 @@ def test_under_a_new_key_who_declined_is_known_before_any_act(edge, broker, topi
     edge.raw.flush()
     with edge.running():
         until(lambda: len(arrived(broker, topic_prefix)) == 2, "the second act")
-    users = Outside(broker, topic_prefix).read("users", 1.5)
+    users = Outside(broker, topic_prefix).read("users")
     assert {m.key().decode() for m in users} == set(edge.names.all_of("anna"))
     assert not any(json.loads(m.value())["personalize"] for m in users)
     acts = {event_id: key for key, event_id in arrived(broker, topic_prefix)}
@@ -165,15 +165,15 @@ def test_behind_the_edge_nobody_has_a_name_and_whoever_asks_is_forgotten(
             for number, user_id in enumerate(("anna-katz", "ben-katz")):
                 edge.click(number, user_id)
             edge.raw.flush()
-            until(lambda: len(ours.read("recommendations", 1.5)) >= 2, "recommended")
+            until(lambda: len(ours.read("recommendations")) >= 2, "recommended")
             for topic in OURS:
-                for record in ours.read(topic, 1.0):
+                for record in ours.read(topic):
                     assert b"katz" not in (record.key() or b"") + (record.value() or b"")
             assert "anna-katz is forgotten" in running.command("forget", "anna-katz")
             assert "nothing" in running.command("explain", "anna-katz").lower()
             # A new key, and all that was under the old one erased.
             edge.keys.write_text(NEW + OLD)
         assert "users of key old are forgotten" in running.command("forget", "--key", "old")
-        last = {r.key(): r.value() for r in ours.read("user-state", 1.0)}
+        last = {r.key(): r.value() for r in ours.read("user-state")}
         assert [key for key, row in last.items() if key.startswith(b"old.") and row] == []
         assert "katz" not in running.log.read_text()
