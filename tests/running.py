@@ -157,8 +157,8 @@ def workers(broker: str, prefix: str, folder: Path, **settings: str) -> Iterator
     """Topics made, both tiers running and ready; stopped afterwards, whatever happens."""
     running = Workers(broker, prefix, folder, settings)
     running.command("topics", "create")
-    running.start()
     try:
+        running.start()
         yield running
     finally:
         if running.process and running.process.poll() is None:
