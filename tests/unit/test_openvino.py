@@ -117,7 +117,7 @@ from models.weights import resolve
 
 network = open_by_runtime(resolve(sys.argv[1]), "cpu", "openvino")
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 48 * 2**20, -1))
+resource.setrlimit(resource.RLIMIT_AS, (used + 16 * 2**20, -1))
 for small in ([[1, 2, 3]], [[7]]):
     before = network(small)
     try:
