@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 # One is padded, so that the mask is in what is traced; other shapes follow from none of these.
 _EXAMPLE = [[0, 1, 2], [0, 1]]
-_NO_ROOM = ("bad_alloc", "out of memory", "out_of_memory", "allocate")
+_NO_ROOM = ("bad_alloc", "out of memory", "out_of_memory", "allocate", "can't alloc")
 
 
 class OpenVinoNetwork:

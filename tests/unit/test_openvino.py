@@ -14,7 +14,7 @@ from failing_device import small_bert
 
 from models import runtimes
 from models.bert_encoder import BertEncoder
-from models.bert_network import BadDevice, Dtype, open_network
+from models.bert_network import BadDevice, Dtype, OutOfMemory, open_network
 from models.runtimes import RuntimeNotInstalled, open_by_runtime
 from models.weights import ModelFiles, NotConverted, Pooling, read_folder
 
@@ -126,6 +126,13 @@ for small in ([[1, 2, 3]], [[7]]):
         print("refused")
     print(np.allclose(network(small), before))
 """
+
+
+def test_an_allocation_that_failed_in_a_node_is_want_of_memory() -> None:
+    from models.openvino_network import _memory_errors  # it imports openvino
+
+    with pytest.raises(OutOfMemory), _memory_errors():
+        raise RuntimeError("[CPU] Reorder node with name 'attention' can't alloc\n")
 
 
 def test_it_reports_to_nobody() -> None:
