@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -26,24 +21,6 @@ pytestmark = pytest.mark.broker
 
 BAD = BadEvent("Expected `str`, got `int` - at `$.user_id`")
 PARTITIONS = 2
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    program = shutil.which("noida-db", path=str(Path(sys.executable).parent))
-    assert program
-    folder = tmp_path_factory.mktemp("broker")
-    process = subprocess.Popen(
-        [program, "start", "--only", "kafka", "--kafka-port", str(port), "--data-dir", str(folder)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    yield f"127.0.0.1:{port}"
-    process.terminate()
-    process.wait(20)
 
 
 class ProducerSender:
@@ -81,12 +58,14 @@ async def _created(broker: str, names: list[str]) -> None:
 
 @pytest.fixture
 async def shop(
-    broker: str, request: pytest.FixtureRequest
+    embedded_broker: str, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[Settings, ProducerSender]]:
-    settings = Settings(broker=broker, topic_prefix=f"{request.node.name[-24:]}.")
+    settings = Settings(broker=embedded_broker, topic_prefix=f"{request.node.name[-24:]}.")
     names = ["clickstream", "reviews", "dead-letters"]
-    await _created(broker, [settings.topic_prefix + name for name in names])
-    producer = AIOKafkaProducer(bootstrap_servers=broker, acks="all", max_request_size=2_000_000)
+    await _created(embedded_broker, [settings.topic_prefix + name for name in names])
+    producer = AIOKafkaProducer(
+        bootstrap_servers=embedded_broker, acks="all", max_request_size=2_000_000
+    )
     await producer.start()
     yield settings, ProducerSender(producer, settings.topic_prefix)
     await producer.stop()
@@ -167,6 +146,6 @@ async def test_a_cut_message_arrives_but_is_not_redriven(shop: tuple[Settings, P
     assert report.skipped == {"was cut, so a copy would not be the message": 1}
 
 
-async def test_without_the_topic_its_name_is_said(broker: str):
+async def test_without_the_topic_its_name_is_said(embedded_broker: str):
     with pytest.raises(LookupError, match="no topic elsewhere-dead-letters"):
-        await list_dead_letters(Settings(broker=broker, topic_prefix="elsewhere-"))
+        await list_dead_letters(Settings(broker=embedded_broker, topic_prefix="elsewhere-"))
