@@ -31,7 +31,7 @@ class Latency:
 class Retrieval:
     """``queries`` go in batches, ``singles`` one by one; ``titles`` are encoded, mixed to ``n``."""
 
-    n: int = 100_000
+    n: int = 1_000_000
     dim: int = 384
     queries: int = 512
     singles: int = 100
