@@ -69,8 +69,50 @@ def finish_folder(made: Path, folder: Path, kind: str, facts: Mapping[str, Any])
     }
     text = json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (made / MANIFEST).write_text(text, encoding="utf-8")
+    # On the disk before it has its name: after a crash there is the whole folder or none.
+    for path in (*found, made / MANIFEST):
+        _sync(path)
+    for path in (*(path for path in made.rglob("*") if path.is_dir()), made):
+        sync_folder(path)
     os.replace(made, folder)
+    sync_folder(folder.parent)
     return name
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Return what a folder still lacks of what its manifest names, the manifest first; looks at
+    names alone. A manifest that cannot be read is for ``read_folder`` to refuse."""
+    if not (folder / MANIFEST).is_file():
+        return [MANIFEST]
+    try:
+        files = read_manifest(folder).get("files")
+    except ModelError:
+        return []
+    named = files if isinstance(files, dict) else {}
+    return [file for file in named if not os.path.lexists(folder / file)]
+
+
+def model_name(folder: Path) -> str | None:
+    """Return the name that a folder's manifest says; None where there is none to be read."""
+    try:
+        name = read_manifest(folder).get("name")
+    except ModelError:
+        return None
+    return name if isinstance(name, str) else None
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk know the names in a folder; raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def check_files(folder: Path) -> None:
@@ -80,7 +122,7 @@ def check_files(folder: Path) -> None:
     """
     if not (folder / MANIFEST).is_file():
         return
-    files = _manifest(folder).get("files")
+    files = read_manifest(folder).get("files")
     if not isinstance(files, dict):
         raise ModelError(f"{folder / MANIFEST}: lacks files")
     for file, stated in files.items():
@@ -97,7 +139,7 @@ def check_files(folder: Path) -> None:
 
 def read_folder(folder: Path, kind: str) -> ModelFolder:
     """Return a folder's files, each as its manifest says; raises ModelError naming what is not."""
-    manifest = _manifest(folder)
+    manifest = read_manifest(folder)
     if manifest.get("version") != VERSION:
         raise ModelError(
             f"{folder / MANIFEST}: expected version {VERSION}, got {manifest.get('version')!r}"
@@ -115,7 +157,8 @@ def read_folder(folder: Path, kind: str) -> ModelFolder:
     return ModelFolder(name, facts, {file: _read(folder, file, files[file]) for file in files})
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what a folder's manifest says, unchecked; raises ModelError where there is none."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
