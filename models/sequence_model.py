@@ -19,7 +19,7 @@ from torch import Tensor
 from models.item_index import Vectors, check_dim
 from models.model_folder import read_folder, write_folder
 from models.sequence_network import SequenceNetwork, Shape
-from models.weights import ModelError
+from models.weights import ModelError, WrongEncoder
 
 KIND = "sequence"
 _ABOUT, _ITEMS, _WEIGHTS = "about.json", "items.json", "weights.safetensors"
@@ -120,7 +120,7 @@ def load_sequence(folder: Path, encoder_id: str) -> SequenceModel:
     ) as error:
         raise ModelError(f"{folder}: not a sequence model's: {error!r}") from None
     if parts.encoder_id != encoder_id:
-        raise ModelError(
+        raise WrongEncoder(
             f"{folder}: learnt over vectors of the encoder {parts.encoder_id}, and the settings "
             f"say {encoder_id}: train it anew"
         )

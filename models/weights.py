@@ -88,6 +88,10 @@ class UnexpectedFiles(ModelError):
     """A model that is not the one it was said to be: damaged, or another's."""
 
 
+class WrongEncoder(ModelError):
+    """A model that is sound, but of another encoder than the one whose vectors it would read."""
+
+
 class NotConverted(UnsupportedModel):
     """A model that one runtime does not compute, or with other vectors; another may."""
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from stream.commands import bench, data, evaluate, logs, serving, topics, train, users
+from stream.commands import bench, data, evaluate, logs, models, serving, topics, train, users
 from stream.commands.common import CommandFailed
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command()(users.pseudonym)
 app.command()(data.schema)
 app.command()(evaluate.evaluate)
 app.add_typer(train.train, name="train")
+app.add_typer(models.models, name="models")
 app.add_typer(bench.bench, name="bench")
 
 

@@ -37,7 +37,7 @@ def commands() -> list[str]:
 def test_every_command_is_there_with_its_options(line):
     words = shlex.split(line)[1:]
     options = [word for word in words if word.startswith("--")]
-    n_names = 2 if words[0] in {"topics", "dead-letters", "bench"} else 1
+    n_names = 2 if words[0] in {"topics", "dead-letters", "bench", "train", "models"} else 1
     asked = [sys.executable, "-m", "stream.cli", *words[:n_names], "--help"]
     done = subprocess.run(asked, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

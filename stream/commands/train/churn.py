@@ -6,7 +6,7 @@ import typer
 
 from stream.commands.common import CommandFailed, one_line, settings_of
 from stream.commands.logs import File, Format, Items, Topic, epoch_ms, known_topic
-from stream.commands.train.options import Out, Until, train
+from stream.commands.train.options import Out, Publish, Until, place_of, tell_written, train
 
 
 @train.command()
@@ -14,6 +14,7 @@ def churn(
     file: File,
     format: Format,
     out: Out,
+    publish: Publish = False,
     until: Until = None,
     topic: Topic = None,
     items: Items = None,
@@ -35,9 +36,10 @@ def churn(
     from stream.formats import BadSource, ReadReport, read, within
 
     with one_line(BadSource, TooLittle, ModelError, OSError, ImportError):
+        place = place_of(out, publish)
         records = read(file, format.value, ReadReport(), items=items, topic=topic)
         made = train_into(
-            out, within(records, until_ms=epoch_ms(until)), settings.churn_horizon_days
+            place, within(records, until_ms=epoch_ms(until)), settings.churn_horizon_days
         )
     validation = made.validation
     for name, figure in validation.figures.items():
@@ -46,4 +48,4 @@ def churn(
         f"asked about {validation.n_customers} customers and {validation.horizon_days:.0f} days, "
         "behind all that was learnt for it"
     )
-    typer.echo(f"{made.name} written to {out}")
+    tell_written(made.name, place, publish)

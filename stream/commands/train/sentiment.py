@@ -11,7 +11,7 @@ import typer
 
 from stream.commands.common import CommandFailed, one_line, settings_of
 from stream.commands.logs import Topic, known_topic
-from stream.commands.train.options import Out, train
+from stream.commands.train.options import Out, Publish, place_of, tell_written, train
 
 if TYPE_CHECKING:
     from stream.training.sentiment import RatedReview
@@ -32,6 +32,7 @@ def sentiment(
         typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help="May be gzipped."),
     ],
     out: Out,
+    publish: Publish = False,
     format: Annotated[
         ReviewFormat,
         typer.Option(
@@ -62,14 +63,15 @@ def sentiment(
     from stream.replay import progress_bar
 
     with one_line(BadSource, TooLittle, ModelError, BadDevice, EncoderUnavailable, OSError):
+        place = place_of(out, publish)
         reviews = [review for file in files for review in _reviews(file, format, topic)]
         with progress_bar(len(reviews)) as on_encoded:
-            made = train_into(out, reviews, open_encoder(settings), on_encoded)
+            made = train_into(place, reviews, open_encoder(settings), on_encoded)
     validation = made.validation
     for name, figure in validation.figures.items():
         typer.echo(f"{name} {figure}")
     typer.echo(f"asked about {validation.n_reviews} of {made.n_reviews} reviews, held out for it")
-    typer.echo(f"{made.name} written to {out}")
+    tell_written(made.name, place, publish)
 
 
 def _reviews(file: Path, format: ReviewFormat, topic: str | None) -> Iterable[RatedReview]:

@@ -8,7 +8,7 @@ import typer
 
 from stream.commands.common import CommandFailed, one_line, settings_of
 from stream.commands.logs import File, Format, Items, Topic, epoch_ms, known_topic
-from stream.commands.train.options import Out, Until, train
+from stream.commands.train.options import Out, Publish, Until, place_of, tell_written, train
 
 
 @train.command()
@@ -16,6 +16,7 @@ def sequence(
     file: File,
     format: Format,
     out: Out,
+    publish: Publish = False,
     until: Until = None,
     epochs: Annotated[int, typer.Option(min=1, help="At most; fewer where more do no good.")] = 8,
     seed: Annotated[int, typer.Option(help="The same gives the same model.")] = 0,
@@ -49,8 +50,9 @@ def sequence(
         )
 
     with one_line(BadSource, TooLittle, ModelError, OSError):
+        place = place_of(out, publish)
         made = train_into(
-            out,
+            place,
             within(
                 read(file, format.value, ReadReport(), items=items, topic=topic),
                 until_ms=epoch_ms(until),
@@ -67,4 +69,4 @@ def sequence(
         f"asked about the newest items of {made.learnt.n_asked} shoppers; "
         f"{made.learnt.chosen.number} epochs on everything"
     )
-    typer.echo(f"{made.name} written to {out}")
+    tell_written(made.name, place, publish)
