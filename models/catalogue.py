@@ -8,6 +8,7 @@ once the first two are there and it is in stock.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -28,6 +29,12 @@ from models.slab import Rows
 from models.text_index import TextIndex
 
 DAY_MS = 86_400_000
+#: Items that a new user model is told of at once: some milliseconds.
+_LEARNT_AT_ONCE = 512
+
+
+class GivenUp(Exception):
+    """A new user model is not wanted any more."""
 
 
 class Catalogue:
@@ -54,6 +61,8 @@ class Catalogue:
         self.dim = dim
         self._texts = texts
         self._learnt = learnt
+        #: Learns of all items beside the one in use, until it takes its place.
+        self._coming: LearntItems | None = None
         self._factory = index_factory or (lambda _expected_items: ExactIndex(dim))
         self._half_lives_ms = cooccurrence_half_life_ms, popularity_half_life_ms
         self._inline_below = inline_below
@@ -67,8 +76,8 @@ class Catalogue:
     def _empty(self) -> None:
         cooccurrence_ms, popularity_ms = self._half_lives_ms
         self._vectors = ItemVectors(self.dim, self._factory, self._lock)
-        if self._learnt is not None:
-            self._learnt.clear()
+        for learnt in self._learning():
+            learnt.clear()
         self._facts: dict[int, ItemFacts] = {}
         self._neighbours = NeighbourTable(cooccurrence_ms)
         self._popularity = Popularity(popularity_ms)
@@ -137,8 +146,8 @@ class Catalogue:
         with self._lock:
             rows = self._known(item_ids)
             self._vectors.drop(rows)
-            if self._learnt is not None:
-                self._learnt.drop(rows)
+            for learnt in self._learning():
+                learnt.drop(rows)
             self._judge(rows)
         self._rebuild_if_small()
 
@@ -179,6 +188,54 @@ class Catalogue:
         if is_mine and self._learnt is not None:
             self._learnt.rebuild(quick)
         return is_mine
+
+    # Another user model -------------------------------------------------------------------------
+
+    def learn(self, learnt: LearntItems, rests_for: float = 0.0) -> None:
+        """Tell a new user model's items of all that is held, and of every write from now on;
+        ``adopt`` is next. Reads and writes go on, by the model in use.
+
+        It rests so many times as long as it has worked after each step, for others to get on.
+        Raises GivenUp when ``give_up`` was called meanwhile.
+        """
+        self._coming = learnt
+        try:
+            for block, _ in self._vectors.blocks():
+                for first in range(0, len(block), _LEARNT_AT_ONCE):
+                    started = time.perf_counter()
+                    self._learn_rows(learnt, block[first : first + _LEARNT_AT_ONCE])
+                    time.sleep(rests_for * (time.perf_counter() - started))
+                    if self._coming is not learnt:
+                        raise GivenUp
+            learnt.rebuild(quick=False)
+        except BaseException:
+            self.give_up()
+            raise
+
+    def adopt(self, learnt: LearntItems) -> None:
+        """Answer from now on by a user model that has learnt of everything."""
+        with self._lock:
+            self._learnt = learnt
+            self._n_writes += 1
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Tell a user model that was to be adopted of nothing more."""
+        self._coming = None
+
+    def _learn_rows(self, learnt: LearntItems, rows: Rows) -> None:
+        """Tell of rows as they are, again where they changed meanwhile: the newest must stay."""
+        while len(rows):
+            with self._lock:
+                vectors, known = self._vectors.raw(rows)
+            learnt.put(rows[known], self.item_ids(rows[known]), vectors[known])
+            learnt.drop(rows[~known])
+            with self._lock:
+                now, still_known = self._vectors.raw(rows)
+            rows = rows[(known != still_known) | (vectors != now).any(axis=1)]
+
+    def _learning(self) -> list[LearntItems]:
+        return [learnt for learnt in (self._learnt, self._coming) if learnt is not None]
 
     # Reading: items -----------------------------------------------------------------------------
 
@@ -415,11 +472,11 @@ class Catalogue:
 
     def _put_vectors(self, rows: Rows, vectors: Vectors) -> None:
         self._vectors.put(rows, vectors)
-        if self._learnt is not None:
+        for learnt in self._learning():
             # As they are kept, in half precision: a snapshot brings back the same.
             with self._lock:
                 kept, _ = self._vectors.raw(rows)
-            self._learnt.put(rows, self.item_ids(rows), kept)
+            learnt.put(rows, self.item_ids(rows), kept)
 
     def _known(self, item_ids: Sequence[str]) -> Rows:
         return np.array([self._row_of[i] for i in item_ids if i in self._row_of], np.int64)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 from builders import NOW_MS
 from fakes import LastItemModel
 from shop_catalogue import ShopCatalogue
 
-from models.catalogue import Catalogue
+from models.catalogue import Catalogue, GivenUp
 from models.item_index import PADDING, ExactIndex
 from models.items import ItemFacts
 from models.learnt_items import LearntItems
@@ -129,3 +131,95 @@ def test_a_catalogue_without_a_model_has_learnt_nothing() -> None:
     catalogue = ShopCatalogue(VECTORS, DIM)
     assert catalogue.learnt(catalogue.rows(["i1"])).shape == (1, 0)
     assert (catalogue.search_learnt(np.zeros((2, 0), np.float32), 3)[1] == PADDING).all()
+
+
+class Scaled(LastItemModel):
+    """Another model, that learnt otherwise; ``interrupted`` is called while it learns."""
+
+    name = "last-item-2"
+
+    def __init__(self, interrupted: Callable[[], None] = lambda: None) -> None:
+        super().__init__(DIM, dim=7)
+        self._interrupted = interrupted
+        self.is_interrupted = False
+
+    def items(self, item_ids: Sequence[str], vectors: np.ndarray) -> np.ndarray:
+        found = super().items(item_ids, vectors)
+        if not self.is_interrupted:
+            self.is_interrupted = True
+            self._interrupted()
+        return found
+
+
+def all_learnt(catalogue: Catalogue) -> np.ndarray:
+    return catalogue.learnt(catalogue.rows([f"i{number}" for number in range(40)]))
+
+
+def test_another_model_takes_its_place_whole(model: LastItemModel) -> None:
+    catalogue, other = catalogue_of(model), Scaled()
+    before, version = all_learnt(catalogue), catalogue.version
+    learnt = LearntItems(other, lambda _: ExactIndex(other.dim))
+    catalogue.learn(learnt)
+    assert (all_learnt(catalogue) == before).all()
+    assert catalogue.version == version
+    catalogue.adopt(learnt)
+    assert catalogue.version != version
+    ids = [f"i{number}" for number in range(40)]
+    assert all_learnt(catalogue) == pytest.approx(other.items(ids, units(40)), abs=2e-3)
+    rows = catalogue.search_learnt(other.items(["i5"], units(40)[5:6]), 1)[1]
+    assert catalogue.item_id(int(rows[0, 0])) == "i5"
+    catalogue.put_vectors(["i3"], units(1, seed=9))
+    assert all_learnt(catalogue)[3] == pytest.approx(other.items(["i3"], units(1, 9))[0], abs=2e-3)
+
+
+def test_what_changes_while_it_learns_is_learnt_as_it_is_in_the_end(model: LastItemModel) -> None:
+    catalogue, new = catalogue_of(model), units(1, seed=9)
+
+    def change() -> None:
+        catalogue.put_vectors(["i3", "new"], np.concatenate([new, new]))
+        catalogue.drop_vectors(["i4"])
+
+    other = Scaled(change)
+    learnt = LearntItems(other, lambda _: ExactIndex(other.dim))
+    catalogue.learn(learnt)
+    catalogue.drop_vectors(["i6"])
+    catalogue.adopt(learnt)
+    expected = other.items(["i3"], new)[0]
+    assert all_learnt(catalogue)[3] == pytest.approx(expected, abs=2e-3)
+    assert catalogue.learnt(catalogue.rows(["new"]))[0] == pytest.approx(expected, abs=2e-3)
+    assert not all_learnt(catalogue)[[4, 6]].any()
+
+
+def test_a_catalogue_that_is_emptied_while_it_learns_has_nothing_learnt(
+    model: LastItemModel,
+) -> None:
+    catalogue = catalogue_of(model)
+    other = Scaled(catalogue.clear)
+    learnt = LearntItems(other, lambda _: ExactIndex(other.dim))
+    catalogue.learn(learnt)
+    catalogue.adopt(learnt)
+    assert not catalogue.learnt(np.arange(40)).any()
+
+
+def test_a_model_that_is_given_up_is_told_of_nothing_more(model: LastItemModel) -> None:
+    catalogue = catalogue_of(model)
+    other = Scaled(catalogue.give_up)
+    learnt = LearntItems(other, lambda _: ExactIndex(other.dim))
+    before = all_learnt(catalogue)
+    with pytest.raises(GivenUp):
+        catalogue.learn(learnt)
+    catalogue.put_vectors(["late"], units(1, seed=9))
+    assert not learnt.vectors(catalogue.rows(["late"])).any()
+    assert (all_learnt(catalogue) == before).all()
+
+
+def test_a_model_that_fails_while_it_learns_leaves_the_other_in_use(model: LastItemModel) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a bug")
+
+    catalogue, before = catalogue_of(model), all_learnt(catalogue_of(model))
+    other = Scaled(fail)
+    with pytest.raises(ZeroDivisionError):
+        catalogue.learn(LearntItems(other, lambda _: ExactIndex(other.dim)))
+    catalogue.put_vectors(["late"], units(1, seed=9))
+    assert (all_learnt(catalogue) == before).all()
