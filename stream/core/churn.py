@@ -106,14 +106,16 @@ def _assessment_id(
     """Derive the id from user, window and cause.
 
     A band can change more than once in a window, so the window is not enough: an event's place
-    tells event-caused changes apart; for the silent, the band left and the state assessed do.
+    tells event-caused changes apart; for the silent, the band left, the state assessed and the
+    model do, which may be another's within a window.
     """
     cause: tuple[str | int, ...]
     if trigger is not None:
         cause = (trigger.topic, trigger.partition, trigger.offset)
     else:
         activity = assessed.activity
-        cause = ("silence", change.previous or "", activity.last_ms, activity.n_acts)
+        state = (change.previous or "", activity.last_ms, activity.n_acts)
+        cause = ("silence", *state, assessed.model)
     window_ms = assessment_window(assessed.assessed_ms, assess_s)
     return output_id("churn", assessed.user_id, window_ms, *cause)
 
