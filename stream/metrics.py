@@ -62,6 +62,13 @@ Stage = Literal[
 ]
 TextKind = Literal["item", "search", "review", "user", "other"]
 Refusal = Literal["encoder", "dimension", "not_finite", "other"]
+ModelKind = Literal["user", "churn", "sentiment", "encoder", "other"]
+ModelRefusal = Literal[
+    "damaged",  # not as its manifest says, not of the kind, or it does not work
+    "encoder",  # made for the vectors of another encoder, or another encoder itself
+    "failed",  # loading it failed in a way that nobody foresaw
+    "other",
+]
 Cause = Literal["event", "timer", "other"]
 
 # fmt: off
@@ -92,10 +99,12 @@ class Metrics:
         self.described: list[Described] = []
         self._lag_places: dict[str, set[Place]] = {}
         self._index_version = ""
+        self._models: dict[ModelKind, tuple[str, ...]] = {}
         self._flow()
         self._latency()
         self._encoder()
         self._index()
+        self._trained()
         self._state()
         self._progress()
         self._start_at_zero()
@@ -202,6 +211,25 @@ class Metrics:
             "follower_lag", "Offsets of a catalogue topic not yet applied here.", "topic"
         )
 
+    def _trained(self) -> None:
+        self.model_info = self._gauge(
+            "model_info", "1 for the trained model in use.", "kind", "name", "version"
+        )
+        self.model_taken = self._gauge(
+            "model_taken_timestamp_seconds", "Since when the model is in use, unix time.", "kind"
+        )
+        self.model_swaps = self._counter(
+            "model_swaps_total", "Models that took another's place without a restart.", "kind"
+        )
+        self.model_refusals = self._counter(
+            "model_refusals_total", "Models that were not taken.", "kind", "reason"
+        )
+        self.model_pending = self._gauge(
+            "model_pending_seconds",
+            "For how long a folder has held another model than the one in use.",
+            "kind",
+        )
+
     def _state(self) -> None:
         self.state_rows = self._gauge("state_rows", "Rows in a local table.", "table")
         self.state_bytes = self._gauge("state_bytes", "Bytes on disk of a local table.", "table")
@@ -275,6 +303,23 @@ class Metrics:
     def count_refused_vectors(self, reason: Refusal, n: int = 1) -> None:
         """Add n vectors that were not used."""
         self.refused_vectors.labels(_closed(reason, Refusal)).inc(n)
+
+    def show_model(self, kind: ModelKind, name: str, version: str, now_ms: int) -> None:
+        """Set which model of a kind is in use from now on."""
+        if before := self._models.pop(kind, None):
+            self.model_info.remove(*before)
+            self.model_swaps.labels(kind).inc()
+        self._models[kind] = (kind, name, version)
+        self.model_info.labels(kind, name, version).set(1)
+        self.model_taken.labels(kind).set(now_ms / 1000)
+        # A rate cannot see the step from absent to 1.
+        self.model_swaps.labels(kind)
+        for reason in get_args(ModelRefusal):
+            self.model_refusals.labels(kind, reason)
+
+    def refuse_model(self, kind: ModelKind, reason: ModelRefusal) -> None:
+        """Add a model that was not taken."""
+        self.model_refusals.labels(kind, reason).inc()
 
     def count_recommended(self, sources: Iterable[Source]) -> None:
         """Add one recommended item per source given."""

@@ -290,6 +290,14 @@ class Settings(BaseSettings):
         "logs) the latest event time of the partition.",
     )
 
+    # Trained models
+    model_check_s: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="Look so often whether a model's folder holds another one; 0 = never.",
+    )
+
     # Watch
     metrics_host: str = Field("127.0.0.1", description="Bind address of metrics and health.")
     metrics_public: bool = Field(

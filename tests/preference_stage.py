@@ -101,6 +101,7 @@ class PreferenceStage:
             rules,
             Publishing(self.encoder.encoder_id, s.top_k, s.min_interval_ms, 86_400_000),
         )
+        self.churn = Churn(BaselineChurn(), self.committer, churn_rules, lambda: self.monotonic_s)
         self.stage = Preferences(
             table=self.table,
             committer=self.committer,
@@ -108,7 +109,7 @@ class PreferenceStage:
             catalogue=self.catalogue,
             recommending=self.recommending,
             searching=self.searching(rules),
-            churn=Churn(BaselineChurn(), self.committer, churn_rules, lambda: self.monotonic_s),
+            churn=self.churn,
             rules=rules,
             encoder_id=self.encoder.encoder_id,
             failures=self.failures,

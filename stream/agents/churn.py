@@ -67,6 +67,10 @@ class Churn:
         self._monotonic = monotonic
         self._walks: dict[int, _Walk] = {}
 
+    def use(self, model: ChurnModel) -> None:
+        """Assess by another model from now on."""
+        self._model = model
+
     def take_over(self, partition: int, n_users: int) -> None:
         """Begin the timer's walk through a partition of ``n_users`` rows."""
         tick_s = min(TICK_S, self._rules.assess_s)

@@ -134,6 +134,10 @@ class Encode:
         self._sentiment = sentiment
         self._published: dict[str, bytes] = {}
 
+    def read_by(self, sentiment: SentimentModel) -> None:
+        """Have another model read reviews, from the next micro-batch on."""
+        self._sentiment = sentiment
+
     def restore(self, item_id: str, embedding: ItemEmbedding | None) -> None:
         """Note what ``item-embeddings`` holds, so that an unchanged text is not encoded again."""
         if embedding is None:
@@ -251,13 +255,15 @@ class Encode:
         said: list[TextSentiment | None] = [None] * len(jobs)
         # An empty text is no opinion.
         rows = [row for row, job in enumerate(jobs) if job.kind == "review" and job.text.strip()]
-        if self._sentiment is None or not rows:
+        # The batch keeps the model that it began with: another may be put in its place.
+        model = self._sentiment
+        if model is None or not rows:
             return said
         started = perf_counter()
         texts = [jobs[row].text for row in rows]
-        content = await asyncio.to_thread(self._sentiment.content, texts, vectors[rows])
+        content = await asyncio.to_thread(model.content, texts, vectors[rows])
         for row, probability in zip(rows, content.tolist(), strict=True):
-            said[row] = TextSentiment(round(probability, 4), self._sentiment.name)
+            said[row] = TextSentiment(round(probability, 4), model.name)
             report.sentiments[polarity(probability)] += 1
         report.seconds["sentiment"] = perf_counter() - started
         return said

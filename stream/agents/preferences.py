@@ -153,6 +153,11 @@ class Preferences:
             after = rows[-1][0]
             await asyncio.sleep(0)
 
+    async def between_batches(self, change: Callable[[], None]) -> None:
+        """Make a change of which no batch, and no list of one, may see half."""
+        async with self._turn:
+            change()
+
     async def release(self, partitions: set[int]) -> None:
         """Let go of partitions, once what is being done to them is done."""
         async with self._turn:

@@ -96,6 +96,10 @@ class Recommending:
         self._publishing = publishing
         self.put_off = DueUsers()
 
+    def use(self, recommender: Recommender) -> None:
+        """Rank by another recommender from now on; not while something is being published."""
+        self._recommender = recommender
+
     def due(self, work: Work, now_ms: int, room: int) -> list[UserDraft]:
         """Return the drafts whose recommendation goes out now, up to ``room`` of them.
 

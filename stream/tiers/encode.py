@@ -21,9 +21,8 @@ from tenacity import (
 from models.bert_encoder import BertEncoder
 from models.encoder import EncoderUnavailable, TextEncoder
 from models.sentiment import SentimentModel
-from models.trained_sentiment import load_sentiment
 from models.vector_cache import VectorCache
-from models.weights import ModelError
+from models.versions import chosen
 from stream.agents.encode import Encode
 from stream.agents.failures import Failures
 from stream.agents.guard import Guard
@@ -33,9 +32,11 @@ from stream.delivery import SourceMessage
 from stream.encoders import open_encoder
 from stream.engine.app import add_agent, new_app
 from stream.messages import BadDerived, read_item_embedding
+from stream.model_watch import ModelWatch, Ready, Watched, watched_encoder
 from stream.settings import Settings
-from stream.tiers.base import Background, Parts
+from stream.tiers.base import Background, Parts, wall_clock_ms
 from stream.topics import ITEM_EMBEDDINGS, ITEMS, REVIEWS, SEARCHES, USERS
+from stream.trained import open_sentiment_model
 
 log = logging.getLogger(__name__)
 
@@ -61,15 +62,38 @@ class EncodeTier:
         """Load the model, and learn which items have their vector already."""
         settings = self._parts.settings
         encoder = await asyncio.to_thread(open_encoder, settings)
-        sentiment = sentiment_model(settings, encoder.encoder_id)
+        sentiment = sentiment_model(settings, encoder.encoder_id, encoder.dim)
         cache = VectorCache(encoder, settings.encoder_cache)
         await self._restore(self._add_agent("encode_items", (ITEMS.name,), encoder, encoder))
         # Apart from the items: a query must not wait behind a catalogue that is being loaded. The
         # encoder lets queries go first between two of its passes.
         texts = (SEARCHES.name, REVIEWS.name, USERS.name)
-        self._add_agent("encode_texts", texts, encoder, cache, sentiment)
+        reading = self._add_agent("encode_texts", texts, encoder, cache, sentiment)
         self._show_device(encoder)
         self._background.start(self._show(encoder, cache))
+        self._background.start(self._model_watch(encoder, reading, sentiment).run())
+
+    def _model_watch(
+        self, encoder: TextEncoder, reading: Encode, sentiment: SentimentModel | None
+    ) -> ModelWatch:
+        settings = self._parts.settings
+        watch = ModelWatch(self._parts.metrics, settings.model_check_s, wall_clock_ms)
+
+        def ready(folder: Path) -> Ready:
+            model = open_sentiment_model(folder, encoder.encoder_id, encoder.dim)
+
+            async def use() -> None:
+                reading.read_by(model)
+
+            return Ready(model.name, use)
+
+        if sentiment is not None:
+            folder = Path(settings.sentiment_model)
+            watch.add(Watched("sentiment", folder, sentiment.name, ready))
+        own = watched_encoder(settings.encoder, settings.encoder_sha256, encoder.encoder_id)
+        if own is not None:
+            watch.add(own)
+        return watch
 
     def _add_agent(
         self,
@@ -163,18 +187,12 @@ class EncodeTier:
         self._parts.readiness.set("model", True, name)
 
 
-def sentiment_model(settings: Settings, encoder_id: str) -> SentimentModel | None:
+def sentiment_model(settings: Settings, encoder_id: str, dim: int) -> SentimentModel | None:
     """Return the model that the settings name, None without one; raises ModelError for one that
     reads the vectors of another encoder."""
     if not settings.sentiment_model:
         return None
-    model = load_sentiment(Path(settings.sentiment_model).expanduser())
-    if model.encoder_id != encoder_id:
-        raise ModelError(
-            f"{settings.sentiment_model}: reads vectors of encoder {model.encoder_id}, "
-            f"and PREFSTREAM_ENCODER is {encoder_id}"
-        )
-    return model
+    return open_sentiment_model(chosen(Path(settings.sentiment_model)), encoder_id, dim)
 
 
 def _restore_one(stage: Encode, record: Any) -> None:

@@ -10,15 +10,15 @@ from typing import Any, cast
 
 from faust.types import TP
 
-from models.catalogue import Catalogue
+from models.catalogue import Catalogue, GivenUp
 from models.churn import BaselineChurn, ChurnModel
 from models.faiss_index import faiss_index
 from models.learnt_items import LearntItems
 from models.recommender import Recommender
 from models.search import ItemSearch, SearchRule
 from models.text_index import TextIndex
-from models.trained_churn import load_churn
 from models.user_model import UserModel
+from models.versions import chosen
 from models.weights import encoder_id, resolve
 from stream.agents.churn import TICK_S, Churn, ChurnRules
 from stream.agents.failures import Failures
@@ -36,9 +36,11 @@ from stream.engine.app import add_agent, add_table, new_app, partitions_of
 from stream.engine.commits import Committer
 from stream.engine.table import PartitionTable
 from stream.engine.wholeness import Offsets, require_whole
+from stream.model_watch import ModelWatch, Ready, Watched, watched_encoder
 from stream.settings import Settings
 from stream.tiers.base import Background, Parts, wall_clock_ms
 from stream.topics import CLICKSTREAM, EMBEDDED_TEXTS, USER_STATE, USERS
+from stream.trained import open_churn_model, open_user_model
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 #: Recommendations that were put off are looked for this often.
@@ -46,6 +48,8 @@ DUE_TICK_S = 0.02
 GAUGES_TICK_S = 1.0
 #: Changed items are found by their words about so much later, so many of them at a time.
 WORDS_TICK_S, WORDS_SLICE = 0.5, 64
+#: A new user model learns of the catalogue for a quarter of the time: shoppers wait for the rest.
+LEARNING_RESTS_FOR = 3.0
 
 
 class PreferenceTier:
@@ -61,10 +65,13 @@ class PreferenceTier:
         model = resolve(settings.encoder, sha256=settings.encoder_sha256)
         self._encoder_id = encoder_id(model)
         self._texts = TextIndex() if settings.search_results else None
-        self._user_model = user_model(settings, self._encoder_id)
-        self._catalogue = _catalogue(settings, model.dim, self._texts, self._user_model)
+        self._dim = model.dim
+        self._user_model = user_model(settings, self._encoder_id, self._dim)
+        self._churn_model = churn_model(settings)
+        self._catalogue = _catalogue(settings, self._dim, self._texts, self._user_model)
         self._follower = CatalogFollower(settings, self._catalogue, self._encoder_id)
         self._n_refused = 0
+        self._is_stopping = False
         self._tables: dict[str, PartitionTable] = {}
         self._add_users()
         self.app.on_partitions_revoked.connect(self._revoked, weak=False)
@@ -77,25 +84,22 @@ class PreferenceTier:
         rules = Rules.of(settings)
         failures = Failures(parts.dead_letters, "preferences")
         tracing, report = parts.watched("preferences")
+        self._recommending = Recommending(
+            self._catalogue,
+            _recommender(settings, self._catalogue, self._user_model),
+            self._users,
+            rules,
+            _publishing(settings, self._encoder_id),
+        )
+        self._churn = Churn(self._churn_model, self._users, _churn_rules(settings), time.monotonic)
         self._preferences = Preferences(
             table=table,
             committer=self._users,
             sender=parts.sender,
             catalogue=self._catalogue,
-            recommending=Recommending(
-                self._catalogue,
-                _recommender(settings, self._catalogue, self._user_model),
-                self._users,
-                rules,
-                _publishing(settings, self._encoder_id),
-            ),
+            recommending=self._recommending,
             searching=self._searching(rules),
-            churn=Churn(
-                churn_model(settings),
-                self._users,
-                _churn_rules(settings),
-                time.monotonic,
-            ),
+            churn=self._churn,
             rules=rules,
             encoder_id=self._encoder_id,
             failures=failures,
@@ -145,10 +149,49 @@ class PreferenceTier:
         self._background.start(self._publish_due())
         self._background.start(self._tick(self._preferences.assess_silent, TICK_S))
         self._background.start(self._tick(self._show, GAUGES_TICK_S))
+        self._background.start(self._model_watch().run())
 
     async def stop(self) -> None:
+        # Or its thread would learn to the end.
+        self._is_stopping = True
+        self._catalogue.give_up()
         await self._background.stop()
         await self._follower.stop()
+
+    def _model_watch(self) -> ModelWatch:
+        settings = self._parts.settings
+        watch = ModelWatch(self._parts.metrics, settings.model_check_s, wall_clock_ms)
+        if self._user_model is not None:
+            folder = Path(settings.user_model)
+            watch.add(Watched("user", folder, self._user_model.name, self._ready_user_model))
+        if settings.churn_model:
+            folder = Path(settings.churn_model)
+            watch.add(Watched("churn", folder, self._churn_model.name, self._ready_churn_model))
+        encoder = watched_encoder(settings.encoder, settings.encoder_sha256, self._encoder_id)
+        if encoder is not None:
+            watch.add(encoder)
+        return watch
+
+    def _ready_user_model(self, folder: Path) -> Ready:
+        """Load a user model and have it learn of the whole catalogue; in a thread."""
+        model = open_user_model(folder, self._encoder_id, self._dim)
+        learnt = LearntItems(model, partial(faiss_index, model.dim))
+        if self._is_stopping:
+            raise GivenUp
+        self._catalogue.learn(learnt, LEARNING_RESTS_FOR)
+        recommender = _recommender(self._parts.settings, self._catalogue, model)
+
+        def change() -> None:
+            self._catalogue.adopt(learnt)
+            self._recommending.use(recommender)
+
+        use = partial(self._preferences.between_batches, change)
+        return Ready(model.name, use, self._catalogue.give_up)
+
+    def _ready_churn_model(self, folder: Path) -> Ready:
+        model = open_churn_model(folder, self._parts.settings.churn_horizon_days)
+        change = partial(self._churn.use, model)
+        return Ready(model.name, partial(self._preferences.between_batches, change))
 
     async def _publish_due(self) -> None:
         while True:
@@ -232,18 +275,11 @@ def _recommender(settings: Settings, catalogue: Catalogue, model: UserModel | No
     )
 
 
-def user_model(settings: Settings, encoder_id: str) -> UserModel | None:
+def user_model(settings: Settings, encoder_id: str, dim: int) -> UserModel | None:
     """Return the model that the settings name, None without one; raises ModelError."""
     if not settings.user_model:
         return None
-    # Torch takes a second to load and some 200 MB: nobody else in this process needs it.
-    import torch
-
-    from models.sequence_model import load_sequence
-
-    # Threads would spin for each other on operations of microseconds.
-    torch.set_num_threads(1)
-    return load_sequence(Path(settings.user_model).expanduser(), encoder_id)
+    return open_user_model(chosen(Path(settings.user_model)), encoder_id, dim)
 
 
 def _search_rule(settings: Settings) -> SearchRule:
@@ -266,7 +302,7 @@ def _publishing(settings: Settings, encoder: str) -> Publishing:
 def churn_model(settings: Settings) -> ChurnModel:
     """Return the model that the settings name; raises ModelError."""
     if settings.churn_model:
-        return load_churn(Path(settings.churn_model).expanduser())
+        return open_churn_model(chosen(Path(settings.churn_model)), settings.churn_horizon_days)
     return BaselineChurn(
         typical_order=settings.churn_typical_order, base_shift=settings.churn_base_shift
     )

@@ -278,9 +278,10 @@ async def test_a_user_who_wants_no_profile_is_not_read(tier: Tier) -> None:
 class GoodOrBad:
     """A SentimentModel that knows one word; it keeps what it was asked."""
 
-    name, encoder_id = "sentiment-test", "hash-32"
+    encoder_id = "hash-32"
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "sentiment-test") -> None:
+        self.name = name
         self.asked: list[str] = []
 
     def content(self, texts: Sequence[str], vectors: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -313,6 +314,27 @@ async def test_a_review_goes_on_with_what_its_text_says() -> None:
     assert len(tier.encoded) == 5
     assert tier.reports[-1].sentiments == {"negative": 1, "positive": 1}
     assert "sentiment" in tier.reports[-1].seconds
+
+
+async def test_a_batch_is_read_by_one_model_and_the_next_by_another() -> None:
+    class Replaced(GoodOrBad):
+        """Another takes its place while it reads."""
+
+        def content(
+            self, texts: Sequence[str], vectors: NDArray[np.floating]
+        ) -> NDArray[np.float64]:
+            tier.stage.read_by(GoodOrBad("sentiment-new"))
+            return super().content(texts, vectors)
+
+    tier = Tier(sentiment=Replaced())
+    said = []
+    for offset in (1, 2):
+        (output,) = await tier(message("reviews", review(text="good"), offset))
+        said.append(embedded(output).sentiment)
+    assert said == [
+        TextSentiment(0.9123, "sentiment-test"),
+        TextSentiment(0.9123, "sentiment-new"),
+    ]
 
 
 async def test_a_review_without_a_text_is_no_opinion() -> None:

@@ -48,7 +48,7 @@ def test_the_command_writes_a_folder_that_the_workers_can_be_given(
     assert run([*command, "--epochs", "1"]) == 0
     said = capsys.readouterr().out
     settings = load_settings(user_model=str(out))
-    model = user_model(settings, encoder_id(resolve(settings.encoder)))
+    model = user_model(settings, encoder_id(resolve(settings.encoder)), 384)
     assert model is not None
     assert "epoch 1 loss" in said
     assert "asked about the newest items of 30 shoppers; 1 epochs on everything" in said

@@ -137,12 +137,12 @@ def test_the_manifest_says_what_it_was_learnt_from_and_how_good_it_was(folder: P
 
 def test_a_worker_takes_the_folder_if_it_is_of_its_encoder(folder: Path) -> None:
     settings = load_settings(user_model=str(folder))
-    model = user_model(settings, "hash-32")
+    model = user_model(settings, "hash-32", 32)
     assert model is not None
     assert model.name == json.loads((folder / MANIFEST).read_text())["name"]
     with pytest.raises(ModelError, match="encoder hash-32, and the settings say hash-64"):
-        user_model(settings, "hash-64")
-    assert user_model(load_settings(), "hash-32") is None
+        user_model(settings, "hash-64", 64)
+    assert user_model(load_settings(), "hash-32", 32) is None
 
 
 def test_the_live_path_ranks_with_it(made: tuple[Path, Made], tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_live_path_ranks_with_it(made: tuple[Path, Made], tmp_path: Path) ->
     # In so plain a shop the hybrid needs no help: let the model be heard.
     save_sequence(tmp_path / "loud", replace(made[1].learnt.parts, weight=9.0), {})
     settings = load_settings(user_model=str(tmp_path / "loud"))
-    model = user_model(settings, encoder.encoder_id)
+    model = user_model(settings, encoder.encoder_id, encoder.dim)
     log = read_log(shop_log(), DEFAULT_WEIGHTS)
     facts = [msgspec.json.decode(r.value) for r in shop_log() if r.topic == "items"]
     shop = LiveShop(
