@@ -89,6 +89,12 @@ def demo(
             help="Use this broker, with topics of its own that are deleted in the end.",
         ),
     ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", dir_okay=False, help="Write what is sent here, to train models on."
+        ),
+    ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Stay up afterwards: broker, workers, shoppers.")
     ] = False,
@@ -97,8 +103,8 @@ def demo(
 
     Starts an embedded broker and the workers, sends what a seeded crowd of shoppers does, prints
     what each act leads to as it happens, and the score at the end. Exits 1 when nothing came or
-    something was lost. A broker in the settings is not touched; for speed as it is in earnest
-    name an Apache Kafka with --broker.
+    something was lost. Trained models that the settings name are used, a broker is not touched;
+    for speed as it is in earnest name an Apache Kafka with --broker.
     """
     settings = settings_of()
     from stream.broker import BrokerFailed
@@ -107,7 +113,8 @@ def demo(
     from stream.demo.run import run_demo
     from stream.topic_admin import BrokerAbsent, TopicsNotCreated
 
-    with one_line(AccessRefused, BrokerFailed, BrokerAbsent, ChildFailed, TopicsNotCreated):
+    expected = (AccessRefused, BrokerFailed, BrokerAbsent, ChildFailed, TopicsNotCreated)
+    with one_line(*expected, OSError):
         code = run_demo(
             settings,
             seconds=seconds,
@@ -116,5 +123,6 @@ def demo(
             seed=seed,
             n_items=items,
             broker=broker,
+            log=log,
         )
     raise typer.Exit(code)

@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from msgspec import Struct
+from msgspec import Raw, Struct
 from rich.text import Text
 
 from stream.demo.observer import Observer
@@ -35,14 +35,23 @@ def monotonic_ms() -> float:
 
 
 class Sender:
-    """Sends the shop and its shoppers' acts; every delivery is awaited in the end."""
+    """Sends the shop and its shoppers' acts; every delivery is awaited in the end.
 
-    def __init__(self, producer: AIOKafkaProducer, prefix: str) -> None:
-        self._producer, self._prefix = producer, prefix
+    What the shop and its shoppers say is written to ``log`` too, as JSON lines (formats/jsonl.py).
+    """
+
+    def __init__(
+        self, producer: AIOKafkaProducer, prefix: str, log: BinaryIO | None = None
+    ) -> None:
+        self._producer, self._prefix, self._log = producer, prefix, log
         self._deliveries: set[asyncio.Future[Any]] = set()
 
     async def send(self, topic: str, key: str, event: Struct) -> None:
-        await self.send_raw(topic, key.encode(), msgspec.json.encode(event))
+        value = msgspec.json.encode(event)
+        if self._log is not None:
+            line = {"topic": topic, "key": key, "value": Raw(value)}
+            self._log.write(msgspec.json.encode(line) + b"\n")
+        await self.send_raw(topic, key.encode(), value)
 
     async def send_raw(self, topic: str, key: bytes, value: bytes) -> None:
         delivery = await self._producer.send(f"{self._prefix}{topic}", key=key, value=value)

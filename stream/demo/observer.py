@@ -52,6 +52,7 @@ class Report:
     moment; ``popular_hit_rate`` is that of the most popular items at the same moments. Latencies
     are from the send of an act to the receipt of its recommendation, None while there is none;
     ``text_p50_ms`` and ``text_p99_ms`` are those of searches and reviews alone, which BERT reads.
+    ``rankers`` and ``churn_models`` made the lists and the churn risks.
     """
 
     k: int
@@ -70,6 +71,8 @@ class Report:
     n_switched: int
     n_followed: int
     acts_to_follow: float | None
+    rankers: frozenset[str]
+    churn_models: frozenset[str]
 
     @property
     def n_dead_letters(self) -> int:
@@ -106,6 +109,7 @@ class Observer:
         self._ids: set[str] = set()
         self._bands: dict[str, str] = {}
         self._dead: Counter[str] = Counter()
+        self._rankers, self._churn_models = set[str](), set[str]()
         self._n_recommendations = self._n_assessed = 0
 
     def knows(self, user_id: str) -> bool:
@@ -139,6 +143,7 @@ class Observer:
         if message is None or note is None:
             return None
         self._n_recommendations += 1
+        self._rankers.add(message["model"]["ranker"])
         self._answer(note, received_ms)
         latency_ms = received_ms - note.sent_ms
         self._latencies_ms[note.act.topic != "clickstream"].append(latency_ms)
@@ -151,6 +156,7 @@ class Observer:
         if message is None:
             return None
         self._n_assessed += 1
+        self._churn_models.add(message["model"])
         self._bands[message["user_id"]] = message["band"]
         return Assessed(
             message["user_id"],
@@ -194,6 +200,8 @@ class Observer:
             n_switched=len(self._followed),
             n_followed=len(followed),
             acts_to_follow=float(np.median(followed)) if followed else None,
+            rankers=frozenset(self._rankers),
+            churn_models=frozenset(self._churn_models),
         )
 
     def _first_time(self, raw: bytes | None, id_field: str) -> dict[str, Any] | None:

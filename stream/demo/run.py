@@ -8,9 +8,10 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -67,35 +68,44 @@ def run_demo(
     seed: int = 7,
     n_items: int = DEFAULT_ITEMS,
     broker: str | None = None,
+    log: Path | None = None,
     console: Console | None = None,
 ) -> int:
     """Run the whole demo; return 0 only if recommendations came and nothing was lost.
 
     Without a ``broker`` (host:port) there is an embedded one on loopback. Everything else is on
     loopback and in a temporary folder, and all of it is gone afterwards, the topics on a broker
-    that was given included. Raises ChildFailed when the broker or the workers do not start,
-    BrokerAbsent when the given one does not answer, KeyboardInterrupt on Ctrl-C.
+    that was given included; what was sent stays in the file ``log``, where one is named. Raises
+    ChildFailed when the broker or the workers do not start, BrokerAbsent when the given one does
+    not answer, OSError for a log that cannot be written, KeyboardInterrupt on Ctrl-C.
     """
     started_s = time.monotonic()
     console = console or Console()
     plan = Plan(seconds, rate, serve, seed, n_items)
     with (
         terminated_as_interrupted(),
+        log.open("wb") if log else nullcontext() as log_file,
         tempfile.TemporaryDirectory(prefix="prefstream-demo-") as folder,
         _topics(_of_this_run(settings, Path(folder) / "state"), broker, Path(folder)) as own,
     ):
         console.print(f"broker {own.broker}, topics {own.topic_prefix}", style="dim")
         with _worker(own, Path(folder) / "worker.log") as worker:
-            return asyncio.run(_Demo(own, plan, console, worker, started_s).play())
+            return asyncio.run(_Demo(own, plan, console, worker, started_s, log_file).play())
 
 
 class _Demo:
     """One run against a broker and workers that have been started."""
 
     def __init__(
-        self, settings: Settings, plan: Plan, console: Console, worker: Child, started_s: float
+        self,
+        settings: Settings,
+        plan: Plan,
+        console: Console,
+        worker: Child,
+        started_s: float,
+        log: BinaryIO | None,
     ) -> None:
-        self._settings, self._plan, self._console = settings, plan, console
+        self._settings, self._plan, self._console, self._log = settings, plan, console, log
         self._worker, self._started_s = worker, started_s
         self._ports = tuple(metrics_port(settings, name) for name in PROCESSES)
         self._rng = np.random.default_rng([plan.seed, 2])
@@ -105,7 +115,7 @@ class _Demo:
     async def play(self) -> int:
         prefix = self._settings.topic_prefix
         async with _clients(self._settings) as (producer, consumer):
-            send = Sender(producer, prefix)
+            send = Sender(producer, prefix, self._log)
             read = Reader(consumer, prefix, self._watch, self._say)
             await self._open_shop(send)
             read.follow()

@@ -123,6 +123,8 @@ def _rows(report: Report, n_poison: int, first_s: float | None) -> list[tuple[st
         ("lists that followed a changed taste", f"{report.n_followed} of {report.n_switched}"),
         ("acts until they followed, median", _number(report.acts_to_follow)),
         ("churn risk, shoppers by band", bands),
+        ("lists made by", ", ".join(sorted(report.rankers)) or "-"),
+        ("churn risks made by", ", ".join(sorted(report.churn_models)) or "-"),
         ("first recommendation after", "none came" if first_s is None else f"{first_s:.1f} s"),
     ]
 

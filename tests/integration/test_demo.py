@@ -15,10 +15,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from churn_shops import END_MS, simulated_acts
 from confluent_kafka.admin import AdminClient
+
+from models.trained_churn import save_churn
+from stream.training.churn import train_on
+from stream.validation import validate
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
+ACTS = ("clickstream", "searches", "reviews")
 DEMO = [sys.executable, "-m", "stream.cli", "demo"]
 LINE = re.compile(r"^\w+ .+ → .+, .+, .+  because .+  \d+ ms", re.MULTILINE)
 BROKER = re.compile(r"broker (127\.0\.0\.1):(\d+)")
@@ -44,10 +50,12 @@ def row(shown: str, name: str) -> str:
     return found[1]
 
 
-def test_the_demo_shows_acts_lists_and_a_score_and_leaves_nothing_behind():
+def test_the_demo_shows_acts_lists_and_a_score_and_leaves_nothing_behind(tmp_path):
+    log, model = tmp_path / "shop.jsonl", tmp_path / "churn"
+    name = save_churn(model, train_on(simulated_acts(), END_MS)[0], {})
     done = subprocess.run(
-        [*DEMO, "--seconds", "10", "--rate", "15"],
-        env=environment(),
+        [*DEMO, "--seconds", "10", "--rate", "15", "--log", str(log)],
+        env=environment(PREFSTREAM_CHURN_MODEL=str(model)),
         capture_output=True,
         text=True,
         timeout=280,
@@ -65,6 +73,12 @@ def test_the_demo_shows_acts_lists_and_a_score_and_leaves_nothing_behind():
     broker = BROKER.search(shown)
     assert broker
     assert not listens(*broker.groups())
+    # Trained models that the settings name are used, and more can be trained on what was sent.
+    assert row(shown, "lists made by") == "hybrid-1"
+    assert row(shown, "churn risks made by") == name
+    sent = validate(log, "jsonl", max_errors=0)
+    assert sent.ok
+    assert {topic for topic, _ in sent.counts} == {"items", "users", *ACTS}
 
 
 @pytest.mark.kafka

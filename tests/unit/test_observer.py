@@ -54,6 +54,7 @@ def published(event_id: str, *item_ids: str, rec_id: str | None = None, topic="c
                 for item_id in item_ids
             ],
             "cold_start": False,
+            "model": {"ranker": "hybrid-1"},
         }
     )
 
@@ -164,12 +165,14 @@ def test_churn_risks_are_counted_by_the_last_band_of_each_shopper():
     watch = observer()
     for number, (band, before) in enumerate([("low", None), ("high", "low")]):
         message = {"assessment_id": str(number), "user_id": "u1", "band": band, "drivers": []}
+        message["model"] = f"churn-{number}"
         risk = watch.assessed(
             msgspec.json.encode({**message, "probability": 0.8, "previous_band": before})
         )
     assert (risk.band, risk.previous_band) == ("high", "low")
     assert watch.report().bands == {"high": 1}
     assert watch.report().n_assessed == 2
+    assert watch.report().churn_models == {"churn-0", "churn-1"}
 
 
 def test_dead_letters_are_counted_by_topic_and_reason():
@@ -207,7 +210,13 @@ def test_a_churn_line_names_the_band_before_and_the_strongest_drivers():
         {"feature": "recency_days", "value": 40.0, "contribution": 1.5},
         {"feature": "value", "value": 1.0, "contribution": -0.01},
     ]
-    raw = {"assessment_id": "a", "user_id": "u1", "probability": 0.812, "band": "high"}
+    raw = {
+        "assessment_id": "a",
+        "user_id": "u1",
+        "probability": 0.812,
+        "band": "high",
+        "model": "m",
+    }
     risk = watch.assessed(msgspec.json.encode({**raw, "previous_band": "low", "drivers": drivers}))
     assert churn_line(risk).plain == (
         "u1 churn risk low → high (0.81)  because recency_days 40, gap 3"
