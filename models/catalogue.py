@@ -253,6 +253,18 @@ class Catalogue:
         """Return how many items have a vector."""
         return len(self._vectors)
 
+    @property
+    def n_described(self) -> int:
+        """Return of how many items the shop says anything."""
+        return len(self._facts)
+
+    @property
+    def n_without_vector(self) -> int:
+        """Return how many of those have no vector (yet); looks at each."""
+        with self._lock:
+            rows = np.fromiter(self._facts, np.int64, len(self._facts))
+            return int(np.count_nonzero(~self._vectors.has(rows)))
+
     def row(self, item_id: str) -> int:
         """Return an item's row, PADDING when neither facts nor a vector of it are held."""
         return int(self.rows([item_id])[0])

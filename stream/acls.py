@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from stream.groups import group_of, group_of_acts, group_of_users
 from stream.pseudonyms import Pseudonymiser
 from stream.topic_forms import STRIMZI_API, STRIMZI_CLUSTER
+from stream.topic_names import full_name
 from stream.topics import DEAD_LETTERS, TOPICS, Party
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Resource = Literal["topic", "group"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 Format = Literal["commands", "strimzi"]
 
-Role = Literal["shop", "edge", "worker", "encode", "preference", "downstream", "operator"]
+Role = Literal["shop", "edge", "worker", "encode", "preference", "downstream", "operator", "eraser"]
 
 TIERS: tuple[Party, ...] = ("encode", "preference", "neighbours")
 #: Whom a user on the brokers stands for; the processes of a worker, or of a tier, share one.
@@ -86,7 +87,7 @@ def _of_edge(settings: Settings) -> Iterator[Rule]:
 
 def _on_topics(party: Party, settings: Settings) -> Iterator[Rule]:
     for spec in TOPICS:
-        name = settings.topic_prefix + spec.name
+        name = full_name(settings, spec.name)
         if party in spec.read_by:
             yield Rule("topic", name, "Read")
         if party in spec.written_by:

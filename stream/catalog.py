@@ -15,11 +15,12 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from models.catalogue import Catalogue
 from models.snapshot import load_latest, save_snapshot
-from models.weights import ModelError
 from stream.catalog_writer import CatalogWriter, Record
 from stream.connection import client_options
 from stream.engine.resting import resting
 from stream.settings import Settings
+from stream.spaces import OtherEncoder, space_of
+from stream.topic_names import full_name
 from stream.topics import ITEM_EMBEDDINGS, ITEM_NEIGHBOURS, ITEMS
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,11 @@ _ENDS_EVERY_S = 5.0
 _BROKER_ANSWERS_WITHIN_S = 10.0
 _STOPS_WITHIN_S = 3.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
+#: Of all items, those that the encode tier is just about to encode.
+_MAY_LACK = 0.02
+#: A start of the encode tier on a slow machine, and its first batch.
+_NO_VECTOR_FOR_S = 60.0
+_LOOK_AGAIN_S = 0.2
 
 #: What a broker that is away, or not ready, is seen as. On Python 3.10 the first is no OSError.
 _NOT_NOW = (asyncio.TimeoutError, KafkaError, OSError)
@@ -67,10 +73,6 @@ class Consumer(Protocol):
 Answer = TypeVar("Answer")
 
 
-class OtherEncoder(ModelError):
-    """Every item vector is another encoder's; the text names ours."""
-
-
 class _StartOver(Exception):
     """The offsets known are not those of the topics as they are now."""
 
@@ -92,16 +94,17 @@ class CatalogFollower:
         clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         snapshot_every_s: float = 300.0,
     ) -> None:
-        self._prefix = settings.topic_prefix
+        self._full_names = {topic: full_name(settings, topic) for topic in FOLLOWED}
+        self._names = {full: topic for topic, full in self._full_names.items()}
         self._catalogue = catalogue
         self._encoder_id = encoder_id
-        self._writer = CatalogWriter(catalogue, encoder_id, settings.topic_prefix)
+        self._writer = CatalogWriter(catalogue, encoder_id, self._names)
         self._make_consumer = make_consumer or (lambda: kafka_consumer(settings))
         self._clock = clock
         self._snapshots: Path = settings.state_dir / SNAPSHOT_FOLDER
         self._snapshot_every_s = snapshot_every_s
         self._partitions = [
-            TopicPartition(self._prefix + topic, partition)
+            TopicPartition(self._full_names[topic], partition)
             for topic in FOLLOWED
             for partition in range(settings.partitions)
         ]
@@ -161,17 +164,46 @@ class CatalogFollower:
             raise RuntimeError("the catalogue follower was stopped before it had caught up")
 
     def require_own_vectors(self) -> None:
-        """Raise OtherEncoder when there are vectors of items, and none of our encoder.
-
-        The users' rows are then of the other encoder as well, and do not say so: what is folded
-        into them now would be a sum of vectors of two spaces.
-        """
+        """Raise OtherEncoder when there are vectors of items, and none of our encoder."""
         if self.refused_vectors and not self._catalogue.n_vectors:
             raise OtherEncoder(
-                f"all of {self.refused_vectors} item vectors are another encoder's, expected those "
-                f"of {self._encoder_id}: users' rows are not mixed with it (setting encoder; "
-                "deploy/OPERATIONS.md says how it is changed)"
+                f"all of {self.refused_vectors} item vectors",
+                space_of(self._encoder_id, self._catalogue.dim),
+                " and ".join(sorted(self._writer.foreign)),
             )
+
+    def require_no_foreign_vectors(self, what: str) -> None:
+        """Raise OtherEncoder, of ``what``, when any item vector met was another encoder's."""
+        if self._writer.foreign:
+            others = " and ".join(sorted(self._writer.foreign))
+            raise OtherEncoder(
+                what,
+                space_of(self._encoder_id, self._catalogue.dim),
+                f"no name, and among the item vectors some of {others}",
+            )
+
+    async def vectors_there(
+        self, on_wait: Callable[[str], None], patience_s: float = _NO_VECTOR_FOR_S
+    ) -> None:
+        """Wait until nearly all items have a vector of our encoder.
+
+        An act on an item without one waits in its user's row, which is short: of a state that is
+        built anew while the catalogue is still being encoded, much would be lost. ``on_wait`` is
+        told what is waited for. Goes on when no vector has come for ``patience_s``.
+        """
+        n_missing, since = self._catalogue.n_without_vector, time.monotonic()
+        while n_missing > _MAY_LACK * self._catalogue.n_described:
+            on_wait(
+                f"{n_missing} of {self._catalogue.n_described} items have no vector of encoder "
+                f"{self._encoder_id}, {self.refused_vectors} of another were left out"
+            )
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            before, n_missing = n_missing, self._catalogue.n_without_vector
+            if n_missing < before:
+                since = time.monotonic()
+            elif time.monotonic() - since > patience_s:
+                logger.warning("going on: %d items have no vector, and none comes", n_missing)
+                return
 
     async def watch(self) -> None:
         """Wait until it is stopped; raise what ended the following before that."""
@@ -319,9 +351,7 @@ class CatalogFollower:
             logger.warning("snapshot refused: it is of other topics: %s", manifest.offsets)
             return
         self._catalogue.restore(state)
-        self._next = {
-            (o.topic.removeprefix(self._prefix), o.partition): o.offset for o in manifest.offsets
-        }
+        self._next = {(self._names[o.topic], o.partition): o.offset for o in manifest.offsets}
         self._saved_next = dict(self._next)
         logger.info("catalogue restored: vectors=%d", manifest.n_vectors)
 
@@ -340,14 +370,14 @@ class CatalogFollower:
             self._snapshots,
             self._catalogue.state(),
             encoder_id=self._encoder_id,
-            offsets={(self._prefix + t, partition): n for (t, partition), n in offsets.items()},
+            offsets={(self._full_names[t], number): n for (t, number), n in offsets.items()},
             created_ms=self._clock(),
         )
 
     # Small things -------------------------------------------------------------------------------
 
     def _place(self, tp: TopicPartition) -> Place:
-        return tp.topic.removeprefix(self._prefix), tp.partition
+        return self._names[tp.topic], tp.partition
 
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but no longer than until stop."""

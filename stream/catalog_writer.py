@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from stream.messages import (
     read_item_neighbours,
     vector_of,
 )
+from stream.spaces import space_of
 from stream.topics import ITEM_EMBEDDINGS, ITEM_NEIGHBOURS, ITEMS
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ Value = TypeVar("Value")
 
 
 class Record(Protocol):
-    """What is read of a record; ``topic`` is with the settings' prefix."""
+    """What is read of a record; ``topic`` is its full name."""
 
     @property
     def topic(self) -> str: ...
@@ -55,11 +56,15 @@ class _Refused(ValueError):
 class CatalogWriter:
     """Applies micro-batches of records; of an item's records in a batch only the last counts."""
 
-    def __init__(self, catalogue: Catalogue, encoder_id: str, topic_prefix: str = "") -> None:
+    def __init__(self, catalogue: Catalogue, encoder_id: str, names: Mapping[str, str]) -> None:
+        """``names`` are the topics' by their full names."""
         self._catalogue = catalogue
         self._encoder_id = encoder_id
-        self._prefix = topic_prefix
+        self._names = names
+        self._space = space_of(encoder_id, catalogue.dim)
         self._logged: set[str] = set()
+        #: Other embedding spaces of which vectors have come.
+        self.foreign: set[str] = set()
         #: Vectors of another encoder or dimension, or that are not finite.
         self.n_refused = 0
         #: Unreadable records by topic; those of ``items`` are dead-lettered by the encode tier.
@@ -69,7 +74,7 @@ class CatalogWriter:
         """Apply records; those of one partition in the order of their offsets."""
         by_topic: dict[str, list[Record]] = {}
         for record in records:
-            by_topic.setdefault(record.topic.removeprefix(self._prefix), []).append(record)
+            by_topic.setdefault(self._names[record.topic], []).append(record)
         self._apply_items(by_topic.get(ITEMS.name, []))
         self._apply_vectors(by_topic.get(ITEM_EMBEDDINGS.name, []))
         self._apply_neighbours(by_topic.get(ITEM_NEIGHBOURS.name, []))
@@ -115,19 +120,20 @@ class CatalogWriter:
 
     def _vector(self, raw: bytes, _key: bytes) -> NDArray[np.float32]:
         message = read_item_embedding(raw)
-        if message.encoder != self._encoder_id or message.dim != self._catalogue.dim:
-            self._refuse(f"{message.encoder} ({message.dim} dimensions)")
+        made_in = space_of(message.encoder, message.dim)
+        if made_in != self._space:
+            self.foreign.add(made_in)
+            self._refuse(made_in)
         vector = vector_of(message, self._encoder_id)
         if not np.isfinite(vector).all():
-            self._refuse(f"{message.encoder} with numbers that are not finite")
+            self._refuse(f"{made_in} with numbers that are not finite")
         return vector
 
     def _refuse(self, maker: str) -> None:
         # Once for each: a change of encoder leaves as many foreign vectors as there are items.
         if maker not in self._logged:
             self._logged.add(maker)
-            expected = f"{self._encoder_id} ({self._catalogue.dim} dimensions)"
-            logger.warning("item vectors refused: expected those of %s, got %s", expected, maker)
+            logger.warning("item vectors refused: expected %s, got %s", self._space, maker)
         raise _Refused(maker)
 
     def _count_malformed(self, topic: str, record: Record, error: Exception) -> None:

@@ -14,6 +14,8 @@ from stream.core.user_state import UserState
 from stream.engine.stores import unstamp
 from stream.latest import latest
 from stream.settings import Settings
+from stream.topic_names import full_name
+from stream.topics import ITEMS, RECOMMENDATIONS
 
 Titles = Callable[[str], str]
 
@@ -55,13 +57,13 @@ async def explain(settings: Settings, changelog: str, user_id: str) -> Explanati
     ``changelog`` is the topic's full name. Raises LookupError when a topic is missing,
     KafkaError when there is no broker.
     """
-    prefix, key = settings.topic_prefix, user_id.encode()
+    key = user_id.encode()
     row = (await latest(settings, changelog, [key])).get(key)
-    last = (await latest(settings, f"{prefix}recommendations", [key])).get(key)
+    last = (await latest(settings, full_name(settings, RECOMMENDATIONS.name), [key])).get(key)
     state = from_row(unstamp(row.value)[1]) if row and row.value else None
     message = msgspec.json.decode(last.value) if last and last.value else None
     wanted = {item_id.encode() for item_id in _items_named(state, message)}
-    items = await latest(settings, f"{prefix}items", wanted, deadline_s=10)
+    items = await latest(settings, full_name(settings, ITEMS.name), wanted, deadline_s=10)
     titles = {
         item.decode(): msgspec.json.decode(record.value).get("title", item.decode())
         for item, record in items.items()

@@ -11,6 +11,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from stream.connection import client_options
 from stream.latest import held_keys, latest, partition_of, reading
 from stream.settings import Settings
+from stream.topic_names import full_name
+from stream.topics import CHURN_RISK, RECOMMENDATIONS, SEARCH_RESULTS, USERS
 
 _AT_ONCE = 10_000
 _LOOK_AGAIN_S = 2.0
@@ -25,12 +27,12 @@ async def forget(
     come, or when it never held the user. Raises LookupError when a topic is missing, KafkaError
     when there is no broker.
     """
-    prefix, key = settings.topic_prefix, user_id.encode()
+    key = user_id.encode()
     topics = _topics(settings, changelog)
     async with reading(settings) as consumer:
         places = [await partition_of(consumer, topic, key) for topic in topics]
         ends = await consumer.end_offsets(places)
-        await _send_tombstones(settings, f"{prefix}users", [key])
+        await _send_tombstones(settings, full_name(settings, USERS.name), [key])
         await _await_tombstones(consumer, ends, key, deadline_s)
     return [topic for topic in topics if await _holds(settings, topic, key)]
 
@@ -44,7 +46,7 @@ async def forget_key(
     Raises LookupError when a topic is missing, KafkaError when there is no broker.
     """
     until_s = time.monotonic() + deadline_s
-    users = f"{settings.topic_prefix}users"
+    users = full_name(settings, USERS.name)
     # What the shop stated of somebody who never did anything is in no topic of ours.
     first = await _under(settings, [users, *_topics(settings, changelog)], key_id)
     for start in range(0, len(first), _AT_ONCE):
@@ -58,8 +60,8 @@ async def forget_key(
 
 def _topics(settings: Settings, changelog: str) -> list[str]:
     """Return the topics that hold users."""
-    published = ("recommendations", "churn-risk", "search-results")
-    return [changelog, *(settings.topic_prefix + topic for topic in published)]
+    published = (RECOMMENDATIONS, CHURN_RISK, SEARCH_RESULTS)
+    return [changelog, *(full_name(settings, spec.name) for spec in published)]
 
 
 async def _under(settings: Settings, topics: Sequence[str], key_id: str) -> list[bytes]:

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 def group_of(settings: Settings, tier: str) -> str:
     """Return the consumer group of a tier."""
-    return f"{settings.topic_prefix}{settings.group_prefix}-{tier}"
+    return f"{settings.topic_prefix}{settings.state_prefix}{settings.group_prefix}-{tier}"
 
 
 def group_of_acts(settings: Settings) -> str:
     """Return the group by which `prefstream pseudonymise` reads what users do."""
-    return group_of(settings, "pseudonymise")
+    return f"{settings.topic_prefix}{settings.group_prefix}-pseudonymise"
 
 
 def group_of_users(settings: Settings, key_id: str) -> str:
     """Return the group by which it reads who users are, under one key."""
-    return group_of(settings, f"pseudonymise-users-{key_id}")
+    return f"{group_of_acts(settings)}-users-{key_id}"

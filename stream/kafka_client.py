@@ -15,6 +15,7 @@ from stream.delivery import DeliveryFailed, Output
 from stream.engine.lease import Lease
 from stream.partitioner import partition_of
 from stream.settings import Settings
+from stream.topic_names import FullNames, short_name
 
 #: Larger than any message of ours: what does not fit is refused before anything is sent.
 MAX_REQUEST_BYTES = 2 * 1024**2
@@ -44,7 +45,7 @@ class KafkaSender:
         self, settings: Settings, on_outcome: Callable[[str], None] = lambda problem: None
     ) -> None:
         """``on_outcome`` is told what was wrong with each send, or an empty text."""
-        self._prefix = settings.topic_prefix
+        self._full_names = FullNames(settings)
         self._settings = settings
         self._partitions = settings.partitions
         self._producer: Any = None
@@ -124,7 +125,7 @@ class KafkaSender:
         offsets = [0] * len(outputs)
         for (topic, _), batches, result in zip(places, places.values(), sent, strict=True):
             if isinstance(result, (KafkaError, OSError)):
-                name = topic.removeprefix(self._prefix)
+                name = short_name(self._settings, topic)
                 raise DeliveryFailed(f"topic {name}: {result!r}") from result
             if isinstance(result, BaseException):
                 raise result
@@ -137,7 +138,7 @@ class KafkaSender:
         # aiokafka's own batching makes a future for each message, which costs more than all else.
         places: dict[Place, list[_Batch]] = {}
         for index, output in enumerate(outputs):
-            place = self._prefix + output.topic, self._partition(output)
+            place = self._full_names[output.topic], self._partition(output)
             batches = places.setdefault(place, [])
             if not batches or not _append(batches[-1], index, output):
                 batches.append(_Batch(self._producer.create_batch()))

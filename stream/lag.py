@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 
 from stream.connection import client_options
 from stream.settings import Settings
+from stream.topic_names import FullNames
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class KafkaOffsets:
 
     def __init__(self, settings: Settings, request_timeout_ms: int = 5000) -> None:
         options = {**client_options(settings), "request_timeout_ms": request_timeout_ms}
-        self._prefix = settings.topic_prefix
+        self._full_names = FullNames(settings)
         self._admin = AIOKafkaAdminClient(**options)
         self._consumer = AIOKafkaConsumer(
             **options, group_id=None, enable_auto_commit=False, fetch_max_wait_ms=100
@@ -203,4 +204,7 @@ class KafkaOffsets:
             self._consumer.unsubscribe()
 
     def _wanted(self, places: Sequence[Place]) -> dict[TopicPartition, Place]:
-        return {TopicPartition(self._prefix + place[0], place[1]): place for place in places}
+        return {
+            TopicPartition(self._full_names[topic], number): (topic, number)
+            for topic, number in places
+        }

@@ -230,7 +230,9 @@ async def _raw_settings(settings: Settings) -> Settings:
                     f"partitions (setting partitions), got {n_ours}"
                 )
         n_beside = len(await partitions_of(consumer, prefix + DEAD_LETTERS.name))
-    return settings.model_copy(update={"topic_prefix": prefix, "partitions": n_beside})
+    return settings.model_copy(
+        update={"topic_prefix": prefix, "state_prefix": "", "partitions": n_beside}
+    )
 
 
 async def _follow(copying: Pseudonymise, reader: Reader) -> None:

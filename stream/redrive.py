@@ -24,6 +24,7 @@ from stream.connection import client_options
 from stream.delivery import Headers, Output, Sender
 from stream.latest import partitions_of
 from stream.settings import Settings
+from stream.topic_names import full_name
 from stream.topics import DEAD_LETTERS, TOPICS
 
 log = logging.getLogger(__name__)
@@ -258,7 +259,7 @@ async def _records(settings: Settings) -> AsyncGenerator[Any, None]:
 
     Raises LookupError when there is no such topic, TimeoutError when the broker stops answering.
     """
-    topic = f"{settings.topic_prefix}{DEAD_LETTERS.name}"
+    topic = full_name(settings, DEAD_LETTERS.name)
     consumer = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
     await consumer.start()
     try:

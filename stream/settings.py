@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     # Kafka
     broker: str = Field("localhost:9092", description="Bootstrap servers, host:port[,host:port].")
     topic_prefix: str = Field("", description="Put before every topic name.")
+    state_prefix: str = Field(
+        "",
+        description="Put before groups and topics that the shop does not write, too: a second "
+        "state beside the first, from the same source topics.",
+    )
     group_prefix: str = Field("prefstream", description="Put before each tier's consumer group.")
     partitions: int = Field(4, ge=1, le=1024, description="Partitions of every keyed topic.")
     replication_factor: int = Field(1, ge=1, le=7, description="Replicas when topics are created.")

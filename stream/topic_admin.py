@@ -23,6 +23,7 @@ from tenacity import (
 
 from stream.connection import client_options, refusal
 from stream.settings import Settings
+from stream.topic_names import full_name
 from stream.topics import TOPICS, TopicSpec
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ async def create_topics(settings: Settings) -> list[str]:
     """Make the topics that are missing and return their names; raises TopicsNotCreated."""
     async with admin_client(settings) as admin:
         present = set(await admin.list_topics())
-        missing = [spec for spec in TOPICS if settings.topic_prefix + spec.name not in present]
+        missing = [spec for spec in TOPICS if full_name(settings, spec.name) not in present]
         if not missing:
             return []
         response = await admin.create_topics(
@@ -112,7 +113,7 @@ def _reason(code: int, message: str | None = None) -> str:
 
 def _new_topic(spec: TopicSpec, settings: Settings) -> Any:
     return NewTopic(
-        name=settings.topic_prefix + spec.name,
+        name=full_name(settings, spec.name),
         num_partitions=spec.partitions or settings.partitions,
         replication_factor=settings.replication_factor,
         topic_configs=spec.config(),
@@ -124,7 +125,7 @@ async def check_topics(settings: Settings) -> list[Problem]:
 
     A partition count that differs would send one user's events to different workers.
     """
-    names = {settings.topic_prefix + spec.name: spec for spec in TOPICS}
+    names = {full_name(settings, spec.name): spec for spec in TOPICS}
     async with admin_client(settings) as admin:
         present = set(await admin.list_topics())
         there = [name for name in names if name in present]

@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from stream.topic_names import full_name
 from stream.topics import TOPICS, TopicSpec
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ STRIMZI_CLUSTER = "strimzi.io/cluster"
 def to_lines(settings: Settings) -> list[str]:
     """Return a line per topic: full name, partitions, who it is for, and its Kafka settings."""
     return [
-        f"{settings.topic_prefix}{spec.name} partitions={partitions_of(spec, settings)} "
+        f"{full_name(settings, spec.name)} partitions={partitions_of(spec, settings)} "
         f"role={spec.role} {' '.join(f'{k}={v}' for k, v in spec.config().items())}"
         for spec in TOPICS
     ]
@@ -34,7 +35,7 @@ def to_commands(settings: Settings) -> list[str]:
             [
                 "kafka-topics.sh",
                 *("--bootstrap-server", settings.broker),
-                *("--create", "--if-not-exists", "--topic", settings.topic_prefix + spec.name),
+                *("--create", "--if-not-exists", "--topic", full_name(settings, spec.name)),
                 *("--partitions", str(partitions_of(spec, settings))),
                 *("--replication-factor", str(settings.replication_factor)),
                 *(part for pair in spec.config().items() for part in ("--config", "=".join(pair))),
@@ -68,7 +69,7 @@ def resource_name(topic: str) -> str:
 
 
 def _kafka_topic(spec: TopicSpec, settings: Settings, cluster: str) -> dict[str, Any]:
-    name = settings.topic_prefix + spec.name
+    name = full_name(settings, spec.name)
     return {
         "apiVersion": STRIMZI_API,
         "kind": "KafkaTopic",

@@ -31,8 +31,10 @@ from stream.logs import setup_logging, tell_uncaught
 from stream.metrics import Metrics
 from stream.otel import TracingUnavailable, otlp
 from stream.settings import BadSettings, Settings, load_settings
+from stream.spaces import OtherEncoder
 from stream.tiers.base import Parts, Tier
 from stream.topic_admin import BrokerAbsent, check_topics, wait_for_broker
+from stream.topic_names import full_name, short_name
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +90,9 @@ class BadTopics(RuntimeError):
     """Topics are missing or not as they must be; the text names each."""
 
 
-_EXITS: dict[type[Exception], int] = {
+_EXITS: dict[type[BaseException], int] = {
     BadTopics: EXIT_TOPICS,
+    OtherEncoder: EXIT_TOPICS,
     AccessRefused: EXIT_REFUSED,
     TracingUnavailable: EXIT_SETTING,
 }
@@ -207,7 +210,8 @@ class _Worker:
         deadline_s, code = STOP_DEADLINE_S, EXIT_STUCK
         if running.done():  # by itself
             deadline_s = FAILED_DEADLINE_S
-            code = EXIT_CRASHED if running.exception() else running.result()
+            failed = running.exception()
+            code = _EXITS.get(type(failed), EXIT_CRASHED) if failed else running.result()
 
         def end() -> None:
             log.error("not stopped after %.0f s: ending the process", deadline_s)
@@ -268,6 +272,9 @@ class _Worker:
             if problem := self._standstill(tier.app):
                 log.error("to be started again: %s", problem)
                 return EXIT_STUCK
+        reason = tier.app.crash_reason
+        if isinstance(reason, _TOLD):
+            raise reason
         return EXIT_CRASHED
 
     def _standstill(self, app: EngineApp) -> str:
@@ -335,13 +342,12 @@ class _Worker:
             tp.topic,
             tp.partition,
         )
-        self._metrics.count_lost(tp.topic.removeprefix(self._settings.topic_prefix), n_events)
+        self._metrics.count_lost(short_name(self._settings, tp.topic), n_events)
 
     def _mine(self, tier: Tier) -> list[Place]:
-        prefix = self._settings.topic_prefix
-        own = {prefix + topic for topic in tier.topics}
+        own = {full_name(self._settings, topic): topic for topic in tier.topics}
         return sorted(
-            (tp.topic.removeprefix(prefix), tp.partition)
+            (own[tp.topic], tp.partition)
             for tp in tier.app.consumer.assignment()
             if tp.topic in own
         )

@@ -15,6 +15,7 @@ from stream.tiers.encode import EncodeTier
 from stream.tiers.neighbours import NeighboursTier
 from stream.tiers.preference import PreferenceTier
 from stream.topic_forms import STRIMZI_API
+from stream.topic_names import SOURCES
 from stream.topics import TOPICS
 from stream.worker import PROCESSES, TIERS, metrics_port
 
@@ -47,6 +48,8 @@ def program() -> dict[str, Any]:
             {"name": spec.name, "partitions": spec.partitions, "config": spec.config()}
             for spec in TOPICS
         ],
+        # Those that a second state shares with the first.
+        "sources": sorted(SOURCES),
         "rights": {role: _rights(role) for role in ("encode", "preference", "operator")},
         "strimzi": STRIMZI_API,
     }

@@ -36,6 +36,7 @@ from stream.messages import (
     to_fp16,
     to_message,
 )
+from stream.spaces import OtherEncoder, space_of
 from stream.topics import EMBEDDED_TEXTS, ITEM_EMBEDDINGS, ITEMS
 from stream.tracing import Tracing
 
@@ -133,6 +134,7 @@ class Encode:
         self._tracing = tracing
         self._sentiment = sentiment
         self._published: dict[str, bytes] = {}
+        self._foreign: dict[str, str] = {}
 
     def read_by(self, sentiment: SentimentModel) -> None:
         """Have another model read reviews, from the next micro-batch on."""
@@ -140,12 +142,28 @@ class Encode:
 
     def restore(self, item_id: str, embedding: ItemEmbedding | None) -> None:
         """Note what ``item-embeddings`` holds, so that an unchanged text is not encoded again."""
+        self._published.pop(item_id, None)
+        self._foreign.pop(item_id, None)
         if embedding is None:
-            self._published.pop(item_id, None)
-        elif embedding.encoder == self._encoder.encoder_id:
+            return
+        if embedding.encoder == self._encoder.encoder_id:
             self._published[item_id] = embedding.text_hash
         else:  # it has overwritten ours, and nobody here can use it
-            self._published.pop(item_id, None)
+            self._foreign[item_id] = space_of(embedding.encoder, embedding.dim)
+
+    def require_own_vectors(self) -> None:
+        """Raise OtherEncoder when ``item-embeddings`` holds vectors, and none of our encoder.
+
+        Whoever reads them, and the users' rows that were folded from them, is of the other encoder:
+        it could use nothing of what would be written here.
+        """
+        if self._foreign and not self._published:
+            raise OtherEncoder(
+                f"all of {len(self._foreign)} item vectors",
+                space_of(self._encoder.encoder_id, self._encoder.dim),
+                " and ".join(sorted(set(self._foreign.values()))),
+            )
+        self._foreign.clear()
 
     async def process(self, batch: Sequence[SourceMessage]) -> None:
         """Return when the vectors of the batch have arrived."""

@@ -32,6 +32,7 @@ def topics_of_this_run(settings: Settings, broker: str) -> Iterator[Settings]:
     own = {
         "broker": broker,
         "topic_prefix": f"bench-{uuid.uuid4().hex[:8]}-",
+        "state_prefix": "",
         "broker_wait_s": _DEADLINE_S,
     }
     settings = settings.model_copy(update=own)

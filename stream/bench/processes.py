@@ -20,6 +20,7 @@ SESSION_S = 60.0
 _TOLD = (
     "broker",
     "topic_prefix",
+    "state_prefix",
     "partitions",
     "replication_factor",
     "state_dir",

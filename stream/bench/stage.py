@@ -13,6 +13,7 @@ from typing import Any, cast
 from aiokafka.protocol.group import HeartbeatRequest
 
 from stream.bench.load import wall_ms
+from stream.catalog import FOLLOWED
 from stream.catalog_writer import CatalogWriter
 from stream.delivery import Output, SourceMessage
 from stream.engine.table import PartitionTable
@@ -72,7 +73,9 @@ class Stage:
 
     async def start(self, catalogue: Sequence[Output]) -> None:
         """Take over every partition, with a catalogue that is indexed."""
-        writer = CatalogWriter(self._tier._catalogue, self.encoder_id)
+        writer = CatalogWriter(
+            self._tier._catalogue, self.encoder_id, {name: name for name in FOLLOWED}
+        )
         for start in range(0, len(catalogue), _CATALOGUE_BATCH):
             writer.apply(self.messages(catalogue[start : start + _CATALOGUE_BATCH]))
         self._tier._catalogue.rebuild()

@@ -27,12 +27,13 @@ def explain(user: User, as_is: AsIs = False) -> None:
     """
     from stream.core.user_rows import BadRow
     from stream.explain import explain, lines
+    from stream.topic_names import full_name
     from stream.topics import USER_STATE
 
     settings = settings_of()
     name = user if as_is else names_of(settings, user)[0]
     with broker_errors(settings), one_line(BadRow):
-        found = asyncio.run(explain(settings, settings.topic_prefix + USER_STATE.name, name))
+        found = asyncio.run(explain(settings, full_name(settings, USER_STATE.name), name))
     for line in lines(found):
         typer.echo(line)
 
@@ -50,12 +51,13 @@ def forget(
     With keys of pseudonyms in the settings, the user's pseudonyms under all of them. Exits 1 when
     something of the user is still there after the timeout (is a worker running?).
     """
+    from stream.topic_names import full_name
     from stream.topics import USER_STATE
 
     if bool(user) == bool(key):
         raise CommandFailed("name a USER, or a key of pseudonyms with '--key'", 2)
     settings = settings_of()
-    changelog = settings.topic_prefix + USER_STATE.name
+    changelog = full_name(settings, USER_STATE.name)
     if key:
         _forget_key(settings, changelog, key, timeout)
         return

@@ -250,13 +250,18 @@ def _topics(settings: Settings, broker: str | None, folder: Path) -> Iterator[Se
                 "broker": embedded.address,
                 "security_protocol": "PLAINTEXT",
                 "topic_prefix": "",
+                "state_prefix": "",
                 "replication_factor": 1,
             }
             settings = settings.model_copy(update=own)
             asyncio.run(create_topics(settings))
             yield settings
         return
-    own = {"broker": broker, "topic_prefix": f"demo-{uuid.uuid4().hex[:8]}-"}
+    own = {
+        "broker": broker,
+        "topic_prefix": f"demo-{uuid.uuid4().hex[:8]}-",
+        "state_prefix": "",
+    }
     settings = settings.model_copy(update={**own, "broker_wait_s": BROKER_DEADLINE_S})
     asyncio.run(wait_for_broker(settings))
     try:
@@ -277,7 +282,10 @@ def _of_this_run(settings: Settings, state_dir: Path) -> Settings:
 
 
 def _worker(settings: Settings, log_path: Path) -> Child:
-    own = ("broker", "security_protocol", "topic_prefix", "partitions", "replication_factor")
+    own = (
+        *("broker", "security_protocol", "topic_prefix", "state_prefix"),
+        *("partitions", "replication_factor"),
+    )
     env = {
         f"PREFSTREAM_{name.upper()}": str(getattr(settings, name))
         for name in (*own, "state_dir", "metrics_host", "metrics_port")

@@ -25,6 +25,7 @@ from stream.engine.table import PartitionTable
 from stream.engine.transport import EngineTransport
 from stream.groups import group_of
 from stream.settings import Settings
+from stream.topic_names import full_name
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def instance_id(settings: Settings, tier: str) -> str:
 def add_table(app: EngineApp, settings: Settings, name: str) -> PartitionTable:
     """Add a table whose changelog is the topic of the same name."""
     changelog = app.topic(
-        settings.topic_prefix + name,
+        full_name(settings, name),
         key_type=bytes,
         value_type=bytes,
         key_serializer="raw",
@@ -170,9 +171,9 @@ def add_agent(
     Whatever fails takes the app down: its events are not acknowledged, and a restarted agent
     would not be given them again.
     """
-    prefix = settings.topic_prefix
+    names = {full_name(settings, topic): topic for topic in topics}
     source = app.topic(
-        *(prefix + topic for topic in topics),
+        *names,
         key_serializer="raw",
         value_serializer="raw",
         allow_empty=True,
@@ -182,7 +183,7 @@ def add_agent(
     async def agent(stream: Any) -> None:
         try:
             async for records in stream.batches(max_events or settings.batch_max, wait_s):
-                await process([source_message(record, prefix) for record in records])
+                await process([source_message(record, names) for record in records])
         except Exception as error:
             await app.crash(error)
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import faust
@@ -78,10 +78,11 @@ class BatchStream(faust.Stream[Any]):
         return left - len(part.records)
 
 
-def source_message(record: Any, prefix: str) -> SourceMessage:
-    """Return the plain value of one of aiokafka's records; ``prefix`` is cut from its topic."""
+def source_message(record: Any, names: Mapping[str, str]) -> SourceMessage:
+    """Return the plain value of one of aiokafka's records; ``names`` are the topics' by their full
+    names."""
     return SourceMessage(
-        topic=record.topic.removeprefix(prefix),
+        topic=names[record.topic],
         partition=record.partition,
         offset=record.offset,
         timestamp_ms=record.timestamp or 0,

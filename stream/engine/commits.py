@@ -38,6 +38,7 @@ from stream.delivery import DeliveryFailed, Headers, Output, Sender
 from stream.engine.lease import Lease
 from stream.engine.stores import stamp, unstamp
 from stream.engine.table import CONTROL, PartitionTable, StoreFailed
+from stream.spaces import OtherEncoder
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +87,15 @@ class Ledger(Struct, frozen=True, array_like=True):
     """What the last commit of a partition did.
 
     Its outputs lie in ``n_chunks`` records beside it, the keys of its rows in ``n_key_chunks``.
+    ``space`` names the embedding space of all rows of the partition, empty where no vectors are
+    kept or where an earlier version wrote it, which names none.
     """
 
     through: dict[str, int]
     n_key_chunks: int
     n_chunks: int
     stream_time_ms: int
+    space: str = ""
 
 
 @dataclass(slots=True)
@@ -115,6 +119,7 @@ class _Held:
     through: dict[str, int] = field(default_factory=dict)
     stream_time_ms: int = 0
     recovered_ids: frozenset[str] = frozenset()
+    is_nameless: bool = False
 
 
 _ledgers = msgspec.msgpack.Decoder(Ledger)
@@ -144,9 +149,12 @@ class Committer:
         changelog: str,
         on_retry: Callable[[], None] = lambda: None,
         lease: Lease | None = None,
+        space: str = "",
     ) -> None:
-        """``lease`` says whether the partitions held are still this worker's."""
+        """``lease`` says whether the partitions held are still this worker's; ``space`` names the
+        embedding space of the vectors in its rows, empty where there are none."""
         self._lease = lease
+        self._space = space
         self._term = 0
         self._taking_over = asyncio.Lock()
         self._table = table
@@ -170,6 +178,10 @@ class Committer:
     def was_sent(self, partition: int, effect_id: str) -> bool:
         """True for an output that the ledger found at recovery holds: it is out already."""
         return effect_id in self._held[partition].recovered_ids
+
+    def nameless(self, partitions: Iterable[int]) -> list[int]:
+        """Return the partitions whose rows do not say of which embedding space they are."""
+        return [number for number in sorted(partitions) if self._held[number].is_nameless]
 
     def next_sequence(self, partition: int) -> int:
         return self._held[partition].sequence + 1
@@ -211,7 +223,8 @@ class Committer:
         """Take hold of a partition and finish its last commit.
 
         Raises StoreFailed when its ledger cannot be read: the local store is then built anew from
-        the changelog at the next start.
+        the changelog at the next start. Raises OtherEncoder, with nothing sent or written, when its
+        rows are of another embedding space.
         """
         stored, delivered = self._table.read(partition, [LEDGER_KEY, DELIVERED_KEY])
         if stored is None:
@@ -221,8 +234,14 @@ class Committer:
         with self._reading(partition):
             ledger = _ledgers.decode(raw)
             last = self._last_commit(partition, sequence, ledger)
+        if ledger.space not in ("", self._space):
+            raise OtherEncoder(
+                f"rows of {self._changelog}, partition {partition}", self._space, ledger.space
+            )
         ids = frozenset(effect.effect_id for effect in last.commit.effects if effect.effect_id)
-        self._held[partition] = _Held(sequence, dict(ledger.through), ledger.stream_time_ms, ids)
+        self._held[partition] = _Held(
+            sequence, dict(ledger.through), ledger.stream_time_ms, ids, ledger.space != self._space
+        )
         if last.rows and (delivered is None or unstamp(delivered)[0] != sequence):
             log.info("finishing commit partition=%d sequence=%d", partition, sequence)
             await self._send([last], taking_over=True)
@@ -301,6 +320,7 @@ class Committer:
             n_key_chunks=len(key_chunks),
             n_chunks=len(chunks),
             stream_time_ms=max(held.stream_time_ms, commit.stream_time_ms),
+            space=self._space,
         )
         rows[LEDGER_KEY] = stamp(sequence, msgspec.msgpack.encode(ledger))
         for key, row in commit.rows.items():
@@ -311,7 +331,7 @@ class Committer:
         self._table.write(prepared.commit.partition, prepared.rows)
         held, ledger = self._held[prepared.commit.partition], prepared.ledger
         held.sequence, held.through = prepared.sequence, ledger.through
-        held.stream_time_ms = ledger.stream_time_ms
+        held.stream_time_ms, held.is_nameless = ledger.stream_time_ms, False
 
     async def _send(self, prepared: Sequence[_Prepared], taking_over: bool = False) -> None:
         changelog = [

@@ -15,6 +15,7 @@ from faust.types import TP
 
 from stream.engine.table import PartitionTable
 from stream.settings import Settings
+from stream.topic_names import short_name
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ async def require_whole(
     problems = await _cut_off(table, partitions, offsets.earliest_offsets)
     committed = await offsets.committed_sources()
     for tp, next_offset in sorted(committed.items()):
-        through = covered(tp.partition, tp.topic.removeprefix(settings.topic_prefix))
+        through = covered(tp.partition, short_name(settings, tp.topic))
         if tp.partition in partitions and next_offset is not None and next_offset - 1 > through:
             problems.append(
                 f"{tp.topic}[{tp.partition}] is committed up to offset {next_offset}, "

@@ -35,6 +35,7 @@ from stream.messages import BadDerived, read_item_embedding
 from stream.model_watch import ModelWatch, Ready, Watched, watched_encoder
 from stream.settings import Settings
 from stream.tiers.base import Background, Parts, wall_clock_ms
+from stream.topic_names import full_name
 from stream.topics import ITEM_EMBEDDINGS, ITEMS, REVIEWS, SEARCHES, USERS
 from stream.trained import open_sentiment_model
 
@@ -59,7 +60,10 @@ class EncodeTier:
         self._fallbacks: Counter[str] = Counter()
 
     async def start(self) -> None:
-        """Load the model, and learn which items have their vector already."""
+        """Load the model, and learn which items have their vector already.
+
+        Raises OtherEncoder when all that there are were made by another one.
+        """
         settings = self._parts.settings
         encoder = await asyncio.to_thread(open_encoder, settings)
         sentiment = sentiment_model(settings, encoder.encoder_id, encoder.dim)
@@ -145,7 +149,7 @@ class EncodeTier:
     async def _restore(self, stage: Encode) -> None:
         """Read what ``item-embeddings`` holds now; what comes later, this group writes itself."""
         settings = self._parts.settings
-        topic = settings.topic_prefix + ITEM_EMBEDDINGS.name
+        topic = full_name(settings, ITEM_EMBEDDINGS.name)
         places = [TopicPartition(topic, number) for number in range(settings.partitions)]
         consumer: Any = AIOKafkaConsumer(**client_options(settings), enable_auto_commit=False)
         await consumer.start()
@@ -160,6 +164,7 @@ class EncodeTier:
                     for record in records:
                         _restore_one(stage, record)
             log.info("restored the hashes of item texts: n_records=%d", n_items)
+            stage.require_own_vectors()
         finally:
             await consumer.stop()
 

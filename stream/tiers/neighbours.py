@@ -19,6 +19,7 @@ from stream.engine.wholeness import Offsets, require_whole
 from stream.observe import reporter
 from stream.settings import Settings
 from stream.tiers.base import Background, Parts, wall_clock_ms
+from stream.topic_names import full_name
 from stream.topics import ITEM_PAIRS, ITEM_STATE
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
@@ -80,8 +81,8 @@ class NeighboursTier:
         revoked: set[TP] = args[-1]
         self._revoked_at = time.monotonic()
         self._parts.readiness.set("recovered", False, "rebalancing")
-        prefix = self._parts.settings.topic_prefix
-        await self._items.release(partitions_of(revoked, prefix + ITEM_STATE.name))
+        changelog = full_name(self._parts.settings, ITEM_STATE.name)
+        await self._items.release(partitions_of(revoked, changelog))
 
     async def _show(self) -> None:
         metrics = self._parts.metrics

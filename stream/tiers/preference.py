@@ -33,12 +33,14 @@ from stream.core.churn import Thresholds
 from stream.core.user_state import Rules
 from stream.dead_letters import StormGauge
 from stream.engine.app import add_agent, add_table, new_app, partitions_of
-from stream.engine.commits import Committer
+from stream.engine.commits import Committer, PartitionCommit
 from stream.engine.table import PartitionTable
 from stream.engine.wholeness import Offsets, require_whole
 from stream.model_watch import ModelWatch, Ready, Watched, watched_encoder
 from stream.settings import Settings
+from stream.spaces import space_of
 from stream.tiers.base import Background, Parts, wall_clock_ms
+from stream.topic_names import full_name
 from stream.topics import CLICKSTREAM, EMBEDDED_TEXTS, USER_STATE, USERS
 from stream.trained import open_churn_model, open_user_model
 
@@ -80,7 +82,13 @@ class PreferenceTier:
     def _add_users(self) -> None:
         parts, settings = self._parts, self._parts.settings
         table = self._tables[USER_STATE.name] = add_table(self.app, settings, USER_STATE.name)
-        self._users = Committer(table, parts.sender, USER_STATE.name, lease=self.app.lease)
+        self._users = Committer(
+            table,
+            parts.sender,
+            USER_STATE.name,
+            lease=self.app.lease,
+            space=space_of(self._encoder_id, self._catalogue.dim),
+        )
         rules = Rules.of(settings)
         failures = Failures(parts.dead_letters, "preferences")
         tracing, report = parts.watched("preferences")
@@ -141,6 +149,7 @@ class PreferenceTier:
         await self._follower.start()
         await self._follower.caught_up()
         self._follower.require_own_vectors()
+        await self._follower.vectors_there(self._awaits_catalogue)
         if self._texts is not None:
             await asyncio.to_thread(self._texts.refresh)
             self._background.start(self._tick(self._find_by_words, WORDS_TICK_S))
@@ -150,6 +159,9 @@ class PreferenceTier:
         self._background.start(self._tick(self._preferences.assess_silent, TICK_S))
         self._background.start(self._tick(self._show, GAUGES_TICK_S))
         self._background.start(self._model_watch().run())
+
+    def _awaits_catalogue(self, reason: str) -> None:
+        self._parts.readiness.set("catalogue_caught_up", False, reason)
 
     async def stop(self) -> None:
         # Or its thread would learn to the end.
@@ -211,6 +223,7 @@ class PreferenceTier:
             return False
         table, offsets = self._tables[USER_STATE.name], cast(Offsets, self.app.consumer)
         await require_whole(table, new, offsets, self._users.through, self._parts.settings)
+        await self._name_rows(new)
         for partition in new:
             self._background.start(self._preferences.take_over(partition))
         readiness, metrics = self._parts.readiness, self._parts.metrics
@@ -221,12 +234,21 @@ class PreferenceTier:
         metrics.recovery_seconds.set(time.monotonic() - self._revoked_at)
         return True
 
+    async def _name_rows(self, partitions: set[int]) -> None:
+        """Say of rows that do not which encoder's they are: an earlier version has left them.
+
+        Raises OtherEncoder where they may be of one that made some of the item vectors.
+        """
+        for partition in self._users.nameless(partitions):
+            what = f"rows of {USER_STATE.name}, partition {partition}"
+            self._follower.require_no_foreign_vectors(what)
+            await self._users.commit([PartitionCommit(partition)])
+
     async def _revoked(self, *args: Any, **_: Any) -> None:
         revoked: set[TP] = args[-1]
         self._revoked_at = time.monotonic()
         self._parts.readiness.set("recovered", False, "rebalancing")
-        prefix = self._parts.settings.topic_prefix
-        users = partitions_of(revoked, prefix + USER_STATE.name)
+        users = partitions_of(revoked, full_name(self._parts.settings, USER_STATE.name))
         await self._preferences.release(users)
 
     async def _find_by_words(self) -> None:

@@ -29,6 +29,7 @@ from stream.messages import (
     read_item_embedding,
     vector_of,
 )
+from stream.spaces import OtherEncoder
 
 
 class Tier:
@@ -199,6 +200,17 @@ async def test_a_vector_of_another_encoder_is_made_anew(tier: Tier) -> None:
     other = Tier(HashEncoder(dim=16))
     other.stage.restore("i1", embedding(output))
     assert len(await other(put())) == 1
+
+
+async def test_vectors_of_another_encoder_alone_end_it_before_it_overwrites_any(tier: Tier) -> None:
+    (output,) = await tier(put())
+    other = Tier(HashEncoder(dim=16))
+    other.stage.restore("i1", embedding(output))
+    with pytest.raises(OtherEncoder, match=r"all of 1 item vectors: .*hash-16.*, got hash-32"):
+        other.stage.require_own_vectors()
+    # One of an item that has gone since tells nothing.
+    other.stage.restore("i1", None)
+    other.stage.require_own_vectors()
 
 
 async def test_of_two_vectors_restored_the_later_counts(tier: Tier) -> None:

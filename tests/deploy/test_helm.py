@@ -20,6 +20,7 @@ from stream.acls import rules_of, to_strimzi
 from stream.groups import group_of
 from stream.settings import Settings, load_settings
 from stream.topic_forms import to_strimzi as topics_to_strimzi
+from stream.topic_names import SOURCES, full_name
 from stream.topics import TOPICS
 from stream.worker import PROCESSES, STOP_DEADLINE_S, metrics_port
 
@@ -70,6 +71,9 @@ FULL: Resource = {
     "priorityClassName": "shop",
     "podAnnotations": {"team": "shop"},
 }
+#: A second state beside that of FULL.
+SECOND: Resource = {**FULL, "settings": {**FULL["settings"], "state_prefix": "v2-"}}
+either_state = pytest.mark.parametrize("values", [FULL, SECOND], ids=["first", "second"])
 HPA: Resource = {**FULL, "autoscaling": {"by": "hpa"}, "topics": {"by": "job"}}
 BARE: Resource = {
     "topics": {"by": "none"},
@@ -338,30 +342,39 @@ def test_series_carry_the_job_and_tier_that_alerts_and_dashboards_go_by():
     assert {port["name"] for s in services for port in s["spec"]["ports"]} == {endpoint["port"]}
 
 
-def test_kafka_topics_are_those_that_the_program_prints():
-    settings = _settings_of_full()
+@either_state
+def test_kafka_topics_are_those_that_the_program_prints(values):
+    settings = _settings_of(values)
     printed = json.loads(topics_to_strimzi(settings, "events"))["items"]
-    found = of_kind("KafkaTopic", FULL)
+    if values is SECOND:
+        # The first installation has made those that both read.
+        shared = {full_name(settings, topic) for topic in SOURCES}
+        printed = [topic for topic in printed if topic["spec"]["topicName"] not in shared]
+    found = of_kind("KafkaTopic", values)
     assert [topic["spec"] for topic in found] == [topic["spec"] for topic in printed]
     for ours, theirs in zip(found, printed, strict=True):
         assert ours["apiVersion"] == theirs["apiVersion"]
         assert ours["metadata"]["name"] == theirs["metadata"]["name"]
         assert theirs["metadata"]["labels"].items() <= ours["metadata"]["labels"].items()
         assert ours["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    assert len(found) == len(TOPICS)
+    assert len(found) == len(TOPICS) - (len(SOURCES) if values is SECOND else 0)
 
 
+@either_state
 @pytest.mark.parametrize("role", ["encode", "preference", "operator"])
-def test_kafka_users_have_the_rights_that_the_program_prints(role):
+def test_kafka_users_have_the_rights_that_the_program_prints(role, values):
     name = f"shop-prefstream-{role}"
-    printed = json.loads(to_strimzi(rules_of(role, _settings_of_full()), name, "events"))
-    (user,) = [u for u in of_kind("KafkaUser", FULL) if u["metadata"]["name"] == name]
+    printed = json.loads(to_strimzi(rules_of(role, _settings_of(values)), name, "events"))
+    (user,) = [u for u in of_kind("KafkaUser", values) if u["metadata"]["name"] == name]
+    # In the order of full names, which a prefix of some changes.
+    for one in (user, printed):
+        one["spec"]["authorization"]["acls"].sort(key=lambda rule: str(rule["resource"]))
     assert user["spec"] == printed["spec"]
     assert user["apiVersion"] == printed["apiVersion"]
 
 
-def _settings_of_full() -> Settings:
-    return settings_of(workloads(FULL)["preference"]["spec"]["template"]["spec"], FULL)
+def _settings_of(values: Resource) -> Settings:
+    return settings_of(workloads(values)["preference"]["spec"]["template"]["spec"], values)
 
 
 def test_each_process_logs_in_as_the_user_that_was_made_for_it():
@@ -375,19 +388,22 @@ def test_each_process_logs_in_as_the_user_that_was_made_for_it():
         assert auth["secretName"] in users
 
 
+@either_state
 @pytest.mark.parametrize("name", PROCESSES)
-def test_scaling_asks_for_the_lag_of_the_process_s_own_group(name):
-    settings = _settings_of_full()
-    (scaled,) = [s for s in of_kind("ScaledObject", FULL) if s["metadata"]["name"].endswith(name)]
-    workload = workloads(FULL)[name]
+def test_scaling_asks_for_the_lag_of_the_process_s_own_group(name, values):
+    settings = _settings_of(values)
+    (scaled,) = [s for s in of_kind("ScaledObject", values) if s["metadata"]["name"].endswith(name)]
+    workload = workloads(values)[name]
     assert "replicas" not in workload["spec"]  # or each upgrade would undo the scaling
     target = scaled["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == (workload["kind"], workload["metadata"]["name"])
     topics = json.loads((CHART / "files/program.json").read_text())["processes"][name]["topics"]
     asked = [trigger["metadata"] for trigger in scaled["spec"]["triggers"]]
-    assert [one["topic"] for one in asked] == [settings.topic_prefix + topic for topic in topics]
+    assert [one["topic"] for one in asked] == [full_name(settings, topic) for topic in topics]
     assert {one["consumerGroup"] for one in asked} == {group_of(settings, name)}
     assert {one["sasl"] for one in asked} == {"scram_sha512"}
+    if values is SECOND:
+        return
     (external,) = [h for h in of_kind("HorizontalPodAutoscaler", HPA) if name in str(h["metadata"])]
     (metric,) = external["spec"]["metrics"]
     selector = metric["external"]["metric"]["selector"]["matchLabels"]

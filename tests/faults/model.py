@@ -11,13 +11,18 @@ from safetensors.numpy import save_file
 DIM = 32
 
 
-def tiny_model(folder: Path, dim: int = DIM) -> Path:
-    """Return the folder, made if need be; the encoder itself is replaced (faults.injection)."""
-    model = folder / f"tiny-model-{dim}"
+def tiny_model(folder: Path, dim: int = DIM, weight: float = 0.0) -> Path:
+    """Return the folder, made if need be; the encoder itself is replaced (faults.injection).
+
+    Of another ``weight`` it is another encoder, with vectors that look as if they were the same.
+    """
+    model = folder / f"tiny-model-{dim}-{weight:g}"
     if not model.exists():
         model.mkdir(parents=True)
         config = {"hidden_size": dim, "model_type": "bert"}
         (model / "config.json").write_text(json.dumps(config))
         (model / "vocab.txt").write_text("[PAD]\n[UNK]\n")
-        save_file({"weights": np.zeros((1, dim), np.float32)}, str(model / "model.safetensors"))
+        save_file(
+            {"weights": np.full((1, dim), weight, np.float32)}, str(model / "model.safetensors")
+        )
     return model

@@ -247,7 +247,7 @@ async def test_a_run_is_taken_in_parts_and_what_is_left_of_it_may_be_cleared(
 async def test_a_record_becomes_a_plain_message(source: Source) -> None:
     source.put(1)
     [taken] = await anext(source.stream.batches(1, 0))
-    message = source_message(taken, "shop-")
+    message = source_message(taken, {TOPIC: "clickstream"})
     assert (message.topic, message.partition, message.offset) == ("clickstream", 2, 0)
     assert (message.key, message.value) == (b"u1", b"0")
     assert message.timestamp_ms == 1_760_000_000_125
@@ -256,4 +256,4 @@ async def test_a_record_becomes_a_plain_message(source: Source) -> None:
 
 def test_headers_may_repeat_a_name() -> None:
     headers = (("a", b"1"), ("a", b"2"))
-    assert source_message(record(0, headers), "").headers == headers
+    assert source_message(record(0, headers), {TOPIC: "clickstream"}).headers == headers

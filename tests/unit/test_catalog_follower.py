@@ -14,8 +14,9 @@ from aiokafka import TopicPartition
 from catalog_broker import DIM, ENCODER, N_PARTITIONS, PREFIX, FakeBroker, FakeConsumer
 
 from models.catalogue import Catalogue
-from stream.catalog import FOLLOWED, CatalogFollower, OtherEncoder
+from stream.catalog import FOLLOWED, CatalogFollower
 from stream.settings import Settings
+from stream.spaces import OtherEncoder
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ async def test_a_worker_with_an_encoder_of_which_no_vector_is_goes_no_further(
         broker.put_item(item_id)
         broker.put_vector(item_id)
     worker = await Worker(broker, tmp_path, encoder_id="new").up()
-    with pytest.raises(OtherEncoder, match=r"all of 2 item vectors .* expected those of new"):
+    with pytest.raises(OtherEncoder, match=r"all of 2 item vectors: .* new \(8 .*, got e \(8 "):
         worker.follower.require_own_vectors()
     broker.put_vector("b", encoder="new")
     await until(lambda: worker.catalogue.n_vectors)
@@ -171,9 +172,49 @@ async def test_a_worker_with_an_encoder_of_which_no_vector_is_goes_no_further(
     await worker.follower.stop()
 
 
+async def test_rows_that_may_be_of_another_encoder_are_told_by_its_item_vectors(
+    broker: FakeBroker, tmp_path: Path
+) -> None:
+    broker.put_vector("a", encoder="old")
+    broker.put_vector("b")
+    worker = await Worker(broker, tmp_path).up()
+    worker.follower.require_own_vectors()
+    with pytest.raises(OtherEncoder, match=r"^rows: expected .* e \(8 .* some of old \(8 "):
+        worker.follower.require_no_foreign_vectors("rows")
+    await worker.follower.stop()
+
+
+async def test_a_catalogue_that_is_being_encoded_is_waited_for(
+    broker: FakeBroker, worker: Worker
+) -> None:
+    for number in range(50):
+        broker.put_item(f"i{number}")
+    broker.put_vector("i0", encoder="old")
+    await worker.up()
+    reasons: list[str] = []
+    waiting = asyncio.create_task(worker.follower.vectors_there(reasons.append))
+    await until(lambda: reasons)
+    assert reasons[0] == ("50 of 50 items have no vector of encoder e, 1 of another were left out")
+    for number in range(48):
+        broker.put_vector(f"i{number}")
+    await until(lambda: worker.catalogue.n_vectors == 48)
+    assert not waiting.done()
+    broker.put_vector("i48")
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_vectors_that_never_come_are_not_waited_for_for_ever(
+    broker: FakeBroker, worker: Worker
+) -> None:
+    broker.put_item("a")
+    await worker.up()
+    await asyncio.wait_for(worker.follower.vectors_there(lambda _: None, patience_s=0.0), 5)
+
+
 async def test_a_shop_without_items_waits_for_no_vector(worker: Worker) -> None:
     await worker.up()
     worker.follower.require_own_vectors()
+    await worker.follower.vectors_there(lambda _: pytest.fail("waits"))
 
 
 async def test_a_recreated_topic_is_read_from_its_beginning_into_an_empty_catalogue(

@@ -14,6 +14,8 @@ from models.catalogue import Catalogue
 from stream.catalog import FOLLOWED
 from stream.catalog_writer import CatalogWriter
 
+NAMES = {PREFIX + topic: topic for topic in FOLLOWED}
+
 
 @pytest.fixture
 def broker() -> FakeBroker:
@@ -21,7 +23,7 @@ def broker() -> FakeBroker:
 
 
 def writer(catalogue: Catalogue | None = None) -> CatalogWriter:
-    return CatalogWriter(Catalogue(DIM) if catalogue is None else catalogue, ENCODER, PREFIX)
+    return CatalogWriter(Catalogue(DIM) if catalogue is None else catalogue, ENCODER, NAMES)
 
 
 def test_an_item_is_there_once_its_facts_and_vector_are_applied(broker: FakeBroker) -> None:

@@ -16,9 +16,10 @@ from stream.engine import commits
 from stream.engine.app import add_table, new_app
 from stream.engine.commits import CommitFailed, Committer, Effect, PartitionCommit
 from stream.engine.lease import Lease
-from stream.engine.stores import stamp
+from stream.engine.stores import stamp, unstamp
 from stream.engine.table import PartitionTable, StoreFailed
 from stream.settings import load_settings
+from stream.spaces import OtherEncoder
 
 CHANGELOG = "user-state"
 #: Apache Kafka's default limit of a message.
@@ -36,10 +37,12 @@ class Impatient(Committer):
 class Worker:
     """One process: what it has stored locally, and what it sends."""
 
-    def __init__(self, folder: Path, outbox: Outbox, store: str = "memory") -> None:
+    def __init__(
+        self, folder: Path, outbox: Outbox, store: str = "memory", space: str = ""
+    ) -> None:
         settings = load_settings(store=store, state_dir=folder)
         self.table: PartitionTable = add_table(new_app(settings, "preference"), settings, CHANGELOG)
-        self.outbox = outbox
+        self.outbox, self.space = outbox, space
         self.n_retries = 0
         self.committer = self.start()
 
@@ -49,7 +52,7 @@ class Worker:
         def retried() -> None:
             self.n_retries += 1
 
-        self.committer = Impatient(self.table, self.outbox, CHANGELOG, retried)
+        self.committer = Impatient(self.table, self.outbox, CHANGELOG, retried, space=self.space)
         return self.committer
 
     def restore(self) -> None:
@@ -313,6 +316,53 @@ async def test_a_damaged_ledger_is_replaced_by_that_of_the_changelog(
     await again.committer.hold({0})
     assert again.committer.next_sequence(0) == 2
     assert out(outbox) == ["o1", "o1"]
+
+
+async def test_rows_of_another_space_are_refused_and_nothing_is_sent_of_them(
+    outbox: Outbox, tmp_path: Path
+) -> None:
+    ours = Worker(tmp_path, outbox, space="old (8 dimensions)")
+    await ours.committer.hold({0})
+    await ours.committer.commit([commit(effect("o1"), u1=b"row")])
+    n_sent = len(outbox.sent)
+    other = Worker(tmp_path / "other", outbox, space="new (8 dimensions)")
+    other.restore()
+    told = r"^rows of user-state, partition 0: .* encoder new \(8 .*, got old \(8 dimensions\)"
+    with pytest.raises(OtherEncoder, match=told):
+        await other.committer.hold({0})
+    assert len(outbox.sent) == n_sent
+    ours.restore()
+    await ours.start().hold({0})
+    assert ours.committer.nameless({0}) == []
+
+
+class EarlierLedger(msgspec.Struct, frozen=True, array_like=True):
+    """What a ledger was before it named a space."""
+
+    through: dict[str, int]
+    n_key_chunks: int
+    n_chunks: int
+    stream_time_ms: int
+
+
+async def test_rows_that_name_no_space_are_taken_over_and_named_by_the_next_commit(
+    outbox: Outbox, tmp_path: Path
+) -> None:
+    worker = Worker(tmp_path, outbox, space="ours")
+    earlier = msgspec.msgpack.encode(EarlierLedger({"in": 7}, 0, 0, 5))
+    worker.table.write(0, {commits.LEDGER_KEY: stamp(3, earlier)})
+    await worker.committer.hold({0, 1})
+    assert worker.committer.nameless({0, 1}) == [0]
+    await worker.committer.commit([PartitionCommit(0)])
+    assert worker.committer.nameless({0, 1}) == []
+    await worker.start().hold({0})
+    assert worker.committer.nameless({0}) == []
+    assert worker.committer.through(0, "in") == 7
+    # An earlier program reads it as well.
+    [written] = worker.table.read(0, [commits.LEDGER_KEY])
+    assert written
+    read = msgspec.msgpack.decode(unstamp(written)[1], type=EarlierLedger)
+    assert (read.through, read.stream_time_ms) == ({"in": 7}, 5)
 
 
 async def test_a_ledger_of_any_number_of_records_takes_no_memory(worker: Worker) -> None:
