@@ -4,64 +4,85 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from stream.connection import client_options
-from stream.latest import held_keys, latest, partition_of, reading
+from stream.latest import held_keys, partition_of, reading
 from stream.settings import Settings
 from stream.topic_names import full_name
-from stream.topics import CHURN_RISK, RECOMMENDATIONS, SEARCH_RESULTS, USERS
+from stream.topics import TOPICS, USERS
+from stream.traces import Trace, traces
 
 _AT_ONCE = 10_000
 _LOOK_AGAIN_S = 2.0
 
 
-async def forget(
-    settings: Settings, changelog: str, user_id: str, deadline_s: float = 30.0
-) -> list[str]:
-    """Send the tombstone; return the topics that still hold the user after ``deadline_s``.
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """``in_effect``: a worker has erased the user, in its store too; and what is left in topics."""
 
-    ``changelog`` is the topic's full name. A topic is clear once a tombstone of the user has
-    come, or when it never held the user. Raises LookupError when a topic is missing, KafkaError
+    in_effect: bool
+    left: list[Trace]
+
+
+async def forget(
+    settings: Settings, names: Sequence[str], deadline_s: float = 30.0, until_gone: bool = False
+) -> Forgotten:
+    """Send tombstones for a user's names and wait until they have taken effect.
+
+    They have when tombstones of each name have come in all that a worker writes, whether it knew
+    the user or not: those of the outputs come after the local store has let go of the row. With
+    ``until_gone``, wait until older values have been compacted away too. What is not so after
+    ``deadline_s`` is told as it is then. Raises LookupError when a topic is missing, KafkaError
     when there is no broker.
     """
-    key = user_id.encode()
-    topics = _topics(settings, changelog)
+    until_s = time.monotonic() + deadline_s
+    keys = [name.encode() for name in names]
     async with reading(settings) as consumer:
-        places = [await partition_of(consumer, topic, key) for topic in topics]
-        ends = await consumer.end_offsets(places)
-        await _send_tombstones(settings, full_name(settings, USERS.name), [key])
-        await _await_tombstones(consumer, ends, key, deadline_s)
-    return [topic for topic in topics if await _holds(settings, topic, key)]
+        topics = written_topics(settings)
+        waiting = {
+            (await partition_of(consumer, topic, key), key) for topic in topics for key in keys
+        }
+        ends = await consumer.end_offsets([place for place, _ in waiting])
+        await send_tombstones(settings, keys)
+        came = await _await_tombstones(consumer, waiting, ends, until_s)
+    while True:
+        left = await traces(settings, keys, _now_ms())
+        is_done = not until_gone or all(one.left in ("gone", "kept") for one in left)
+        if is_done or not came or time.monotonic() > until_s:
+            return Forgotten(came, left)
+        await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def forget_key(
-    settings: Settings, changelog: str, key_id: str, deadline_s: float = 300.0
-) -> tuple[int, int]:
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def forget_key(settings: Settings, key_id: str, deadline_s: float = 300.0) -> tuple[int, int]:
     """Forget whoever has a pseudonym under a key; return how many there were, and how many still
     are after ``deadline_s``.
 
     Raises LookupError when a topic is missing, KafkaError when there is no broker.
     """
     until_s = time.monotonic() + deadline_s
-    users = full_name(settings, USERS.name)
+    users, written = full_name(settings, USERS.name), written_topics(settings)
     # What the shop stated of somebody who never did anything is in no topic of ours.
-    first = await _under(settings, [users, *_topics(settings, changelog)], key_id)
+    first = await _under(settings, [users, *written], key_id)
     for start in range(0, len(first), _AT_ONCE):
-        await _send_tombstones(settings, users, first[start : start + _AT_ONCE])
+        await send_tombstones(settings, first[start : start + _AT_ONCE])
     left = first
     while left and time.monotonic() < until_s:
         await asyncio.sleep(_LOOK_AGAIN_S)
-        left = await _under(settings, _topics(settings, changelog), key_id)
+        left = await _under(settings, written, key_id)
     return len(first), len(left)
 
 
-def _topics(settings: Settings, changelog: str) -> list[str]:
-    """Return the topics that hold users."""
-    published = (RECOMMENDATIONS, CHURN_RISK, SEARCH_RESULTS)
-    return [changelog, *(full_name(settings, spec.name) for spec in published)]
+def written_topics(settings: Settings) -> list[str]:
+    """Return the full names of topics in which a worker erases users."""
+    return [full_name(settings, spec.name) for spec in TOPICS if spec.is_erasable and spec != USERS]
 
 
 async def _under(settings: Settings, topics: Sequence[str], key_id: str) -> list[bytes]:
@@ -70,7 +91,9 @@ async def _under(settings: Settings, topics: Sequence[str], key_id: str) -> list
     return sorted(set().union(*found))
 
 
-async def _send_tombstones(settings: Settings, topic: str, keys: Sequence[bytes]) -> None:
+async def send_tombstones(settings: Settings, keys: Sequence[bytes]) -> None:
+    """Have users forgotten; raises KafkaError when there is no broker."""
+    topic = full_name(settings, USERS.name)
     producer = AIOKafkaProducer(**client_options(settings), acks="all", enable_idempotence=True)
     try:
         await producer.start()
@@ -81,20 +104,16 @@ async def _send_tombstones(settings: Settings, topic: str, keys: Sequence[bytes]
 
 
 async def _await_tombstones(
-    consumer: AIOKafkaConsumer, ends: dict[TopicPartition, int], key: bytes, deadline_s: float
-) -> None:
-    """Read from ``ends`` on until a tombstone of the key has come in each place."""
-    until_s = time.monotonic() + deadline_s
-    waiting = set(ends)
+    consumer: AIOKafkaConsumer,
+    waiting: set[tuple[TopicPartition, bytes]],
+    ends: Mapping[TopicPartition, int],
+    until_s: float,
+) -> bool:
+    """Read from ``ends`` on until each key's tombstone has come in its place; False if not."""
     consumer.assign(list(ends))
     for place, end in ends.items():
         consumer.seek(place, end)
     while waiting and time.monotonic() < until_s:
         for place, records in (await consumer.getmany(timeout_ms=200)).items():
-            if any(record.key == key and record.value is None for record in records):
-                waiting.discard(place)
-
-
-async def _holds(settings: Settings, topic: str, key: bytes) -> bool:
-    last = (await latest(settings, topic, [key])).get(key)
-    return last is not None and last.value is not None
+            waiting -= {(place, record.key) for record in records if record.value is None}
+    return not waiting

@@ -13,6 +13,8 @@ Cleanup = Literal["delete", "compact", "compact,delete"]
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+#: What a tombstone replaces is compacted away within this.
+ERASED_WITHIN_MS = DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,14 @@ class TopicSpec:
     compaction_lag_ms: int = 0
     # A local copy of the topic that is older than this may have missed a tombstone for good.
     tombstone_ms: int = 0
+    # What is in the topic tells of a user.
+    personal: bool = False
     partitions: int | None = None
+
+    @property
+    def is_erasable(self) -> bool:
+        """True when a tombstone of a user's key takes away what the topic holds of the user."""
+        return self.key == "user_id" and "compact" in self.cleanup
 
     def config(self) -> dict[str, str]:
         """Return the topic's Kafka settings."""
@@ -44,8 +53,16 @@ class TopicSpec:
             config["message.timestamp.type"] = "LogAppendTime"
         if "delete" in self.cleanup:
             config["retention.ms"] = str(self.retention_ms)
+            if self.personal:
+                # A segment goes as a whole, when its newest message is due: the older ones would
+                # stay for another week by Kafka's default.
+                config["segment.ms"] = str(DAY_MS)
         if "compact" in self.cleanup and self.compaction_lag_ms:
             config["min.compaction.lag.ms"] = str(self.compaction_lag_ms)
+        if self.is_erasable:
+            # By Kafka's default nothing bounds when what a tombstone replaces is taken away. Due
+            # logs are cleaned first, whatever min.cleanable.dirty.ratio says.
+            config["max.compaction.lag.ms"] = str(ERASED_WITHIN_MS)
         if self.tombstone_ms:
             config["delete.retention.ms"] = str(self.tombstone_ms)
         return config
@@ -53,13 +70,31 @@ class TopicSpec:
 
 # The operator reads for `explain`, writes for `forget` and `dead-letters redrive`.
 CLICKSTREAM = TopicSpec(
-    "clickstream", "in", "user_id", "delete", ("shop", "operator"), ("preference", "operator")
+    "clickstream",
+    "in",
+    "user_id",
+    "delete",
+    ("shop", "operator"),
+    ("preference", "operator"),
+    personal=True,
 )
 SEARCHES = TopicSpec(
-    "searches", "in", "user_id", "delete", ("shop", "operator"), ("encode", "operator")
+    "searches",
+    "in",
+    "user_id",
+    "delete",
+    ("shop", "operator"),
+    ("encode", "operator"),
+    personal=True,
 )
 REVIEWS = TopicSpec(
-    "reviews", "in", "user_id", "delete", ("shop", "operator"), ("encode", "operator")
+    "reviews",
+    "in",
+    "user_id",
+    "delete",
+    ("shop", "operator"),
+    ("encode", "operator"),
+    personal=True,
 )
 ITEMS = TopicSpec(
     "items",
@@ -78,6 +113,7 @@ USERS = TopicSpec(
     ("shop", "operator"),
     ("encode", "preference", "operator"),
     compaction_lag_ms=HOUR_MS,
+    personal=True,
 )
 
 ITEM_EMBEDDINGS = TopicSpec(
@@ -96,6 +132,7 @@ EMBEDDED_TEXTS = TopicSpec(
     "delete",
     ("encode", "operator"),
     ("preference", "operator"),
+    personal=True,
 )
 ITEM_PAIRS = TopicSpec(
     "item-pairs",
@@ -126,6 +163,7 @@ USER_STATE = TopicSpec(
     ("preference", "operator"),
     compaction_lag_ms=HOUR_MS,
     tombstone_ms=DAY_MS,
+    personal=True,
 )
 ITEM_STATE = TopicSpec(
     "item-state",
@@ -145,6 +183,7 @@ RECOMMENDATIONS = TopicSpec(
     "compact,delete",
     ("preference",),
     ("downstream", "operator"),
+    personal=True,
 )
 CHURN_RISK = TopicSpec(
     "churn-risk",
@@ -154,6 +193,7 @@ CHURN_RISK = TopicSpec(
     ("preference",),
     ("downstream", "operator"),
     retention_ms=90 * DAY_MS,
+    personal=True,
 )
 # Kept until whoever asked has surely read it: the next search of a user is no newer answer to it.
 SEARCH_RESULTS = TopicSpec(
@@ -164,6 +204,7 @@ SEARCH_RESULTS = TopicSpec(
     ("preference",),
     ("downstream", "operator"),
     compaction_lag_ms=HOUR_MS,
+    personal=True,
 )
 # One item has many: compaction would leave its last review alone.
 REVIEW_INSIGHTS = TopicSpec(
@@ -173,6 +214,7 @@ REVIEW_INSIGHTS = TopicSpec(
     "delete",
     ("preference",),
     ("downstream", "operator"),
+    personal=True,
 )
 DEAD_LETTERS = TopicSpec(
     "dead-letters",
@@ -182,6 +224,7 @@ DEAD_LETTERS = TopicSpec(
     ("encode", "preference", "neighbours", "operator"),
     ("operator",),
     retention_ms=30 * DAY_MS,
+    personal=True,
 )
 
 TOPICS: tuple[TopicSpec, ...] = (

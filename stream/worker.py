@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Literal
 
@@ -33,7 +33,7 @@ from stream.otel import TracingUnavailable, otlp
 from stream.settings import BadSettings, Settings, load_settings
 from stream.spaces import OtherEncoder
 from stream.tiers.base import Parts, Tier
-from stream.topic_admin import BrokerAbsent, check_topics, wait_for_broker
+from stream.topic_admin import BrokerAbsent, Problem, check_topics, wait_for_broker
 from stream.topic_names import full_name, short_name
 
 log = logging.getLogger(__name__)
@@ -240,8 +240,11 @@ class _Worker:
         )
         readiness.set("broker", True)
         problems = await check_topics(settings)
-        if problems:
-            raise BadTopics("; ".join(map(str, problems)) + ": see `prefstream topics create`")
+        for problem in problems:
+            if not problem.stops:
+                log.warning("%s", problem)
+        if stopping := _stopping(problems):
+            raise BadTopics(f"{stopping}: see `prefstream topics create`")
         readiness.set("topics", True)
         sender = KafkaSender(settings, self._note_delivery)
         await sender.start()
@@ -323,7 +326,8 @@ class _Worker:
                 self._readiness.set("broker", False, reason)
                 continue
             self._readiness.set("broker", True)
-            self._readiness.set("topics", not problems, "; ".join(map(str, problems)))
+            stopping = _stopping(problems)
+            self._readiness.set("topics", not stopping, stopping)
 
     def _note_delivery(self, problem: str) -> None:
         self._readiness.set("deliveries", not problem, problem)
@@ -351,6 +355,11 @@ class _Worker:
             for tp in tier.app.consumer.assignment()
             if tp.topic in own
         )
+
+
+def _stopping(problems: Iterable[Problem]) -> str:
+    """Return what of the topics keeps a worker from working; empty when nothing does."""
+    return "; ".join(str(problem) for problem in problems if problem.stops)
 
 
 def settle_garbage_collection() -> None:

@@ -25,7 +25,7 @@ from stream.core.state_cache import Known, StateCache
 from stream.core.user_rows import has_pending
 from stream.core.user_state import STAMP_BYTES, Rules
 from stream.delivery import Sender, SourceMessage
-from stream.engine.commits import Committer, Effect
+from stream.engine.commits import Committer, Effect, PartitionCommit
 from stream.engine.table import CONTROL, PartitionTable
 from stream.messages import BadDerived
 from stream.topics import CHURN_RISK, ITEM_PAIRS, RECOMMENDATIONS, SEARCH_RESULTS
@@ -243,6 +243,9 @@ class Preferences:
             ]
         started = perf_counter()
         await self._committer.commit(commits)
+        if erased := {draft.partition for draft in work.drafts if draft.erased_now}:
+            # The ledger names whom the commit was about, and would until somebody else acts.
+            await self._committer.commit([PartitionCommit(number) for number in sorted(erased)])
         for draft in work.drafts:
             if draft.row is not None:
                 self._states.put((draft.partition, draft.user_id), Known(draft.row, draft.kept))

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -46,6 +46,7 @@ Value = TypeVar("Value")
 
 LEDGER_KEY = CONTROL + b"ledger"
 KEYS_PREFIX = LEDGER_KEY + b"/"
+CHUNK_PREFIX = LEDGER_KEY + b":"
 DELIVERED_KEY = CONTROL + b"delivered"
 #: A record of a ledger stays well below Kafka's default limit of 1 MiB per message.
 CHUNK_BYTES = 600_000
@@ -120,6 +121,9 @@ class _Held:
     stream_time_ms: int = 0
     recovered_ids: frozenset[str] = frozenset()
     is_nameless: bool = False
+    #: Records of outputs and of keys that are stored beside the ledger, older ones included.
+    n_chunks: int = 0
+    n_key_chunks: int = 0
 
 
 _ledgers = msgspec.msgpack.Decoder(Ledger)
@@ -240,11 +244,24 @@ class Committer:
             )
         ids = frozenset(effect.effect_id for effect in last.commit.effects if effect.effect_id)
         self._held[partition] = _Held(
-            sequence, dict(ledger.through), ledger.stream_time_ms, ids, ledger.space != self._space
+            sequence,
+            dict(ledger.through),
+            ledger.stream_time_ms,
+            ids,
+            ledger.space != self._space,
+            self._n_stored(partition, _chunk_key),
+            self._n_stored(partition, _keys_key),
         )
         if last.rows and (delivered is None or unstamp(delivered)[0] != sequence):
             log.info("finishing commit partition=%d sequence=%d", partition, sequence)
             await self._send([last], taking_over=True)
+
+    def _n_stored(self, partition: int, key_of: Callable[[int], bytes]) -> int:
+        """Return how many records there are: earlier versions left those of larger commits."""
+        number = 0
+        while self._table.read(partition, [key_of(number)]) != [None]:
+            number += 1
+        return number
 
     @contextmanager
     def _reading(self, partition: int) -> Iterator[None]:
@@ -311,6 +328,9 @@ class Committer:
         key_chunks = list(_in_chunks(list(commit.rows), _key_bytes))
         for number, keys in enumerate(key_chunks):
             rows[_keys_key(number)] = stamp(sequence, msgspec.msgpack.encode(keys))
+        # What a larger commit left behind names users who may have been erased since.
+        rows.update({_chunk_key(n): None for n in range(len(chunks), held.n_chunks)})
+        rows.update({_keys_key(n): None for n in range(len(key_chunks), held.n_key_chunks)})
         through = dict(held.through)
         for topic, offset in commit.through.items():
             # Events read again come in other batches: what was covered stays covered.
@@ -332,6 +352,7 @@ class Committer:
         held, ledger = self._held[prepared.commit.partition], prepared.ledger
         held.sequence, held.through = prepared.sequence, ledger.through
         held.stream_time_ms, held.is_nameless = ledger.stream_time_ms, False
+        held.n_chunks, held.n_key_chunks = ledger.n_chunks, ledger.n_key_chunks
 
     async def _send(self, prepared: Sequence[_Prepared], taking_over: bool = False) -> None:
         changelog = [
@@ -369,8 +390,22 @@ class Committer:
         await asyncio.sleep(seconds)
 
 
+def names_key(record: bytes, stored: bytes, keys: Collection[bytes]) -> bool:
+    """True when a record of a ledger tells of one of some rows: by its key, or in an output."""
+    _, raw = unstamp(stored)
+    if record.startswith(KEYS_PREFIX):
+        return not set(keys).isdisjoint(_key_chunks.decode(raw))
+    if not record.startswith(CHUNK_PREFIX):
+        return False
+    quoted = [b'"%s"' % key for key in keys]
+    return any(
+        effect.key in keys or any(name in (effect.value or b"") for name in quoted)
+        for effect in _chunks.decode(raw)
+    )
+
+
 def _chunk_key(number: int) -> bytes:
-    return LEDGER_KEY + b":%06d" % number
+    return CHUNK_PREFIX + b"%06d" % number
 
 
 def _keys_key(number: int) -> bytes:

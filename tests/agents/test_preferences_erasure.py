@@ -37,6 +37,18 @@ async def test_the_mark_of_an_erasure_does_not_name_the_user(stage: PreferenceSt
             assert b"u1" not in (output.key or b"")
 
 
+async def test_the_ledger_does_not_name_the_erased_either(stage: PreferenceStage) -> None:
+    await stage(stage.act("boots"), stage.searched("tea"))
+    await stage(stage.stated(None))
+    newest = {output.key: output.value for output in stage.outbox.of("user-state")}
+    assert newest.pop(b"u1") is None
+    assert not [key for key, value in newest.items() if b"u1" in (value or b"")]
+    stage.restore()
+    stage.build()
+    await stage.start()
+    assert stage.state() is None
+
+
 async def test_late_events_of_an_erased_user_are_dropped(stage: PreferenceStage) -> None:
     await erased(stage)
     stage.now_ms += 1000

@@ -55,6 +55,7 @@ class Brokers:
         proxy: Callable[[int], Proxy] | None = None,
         guard: Guard | None = None,
     ) -> None:
+        self.folder = folder
         self._cluster: Any = kafka_script().Cluster.create(folder, brokers, die_with_parent=True)
         self.n = brokers
         self.proxy: Proxy | None = None

@@ -365,6 +365,28 @@ async def test_rows_that_name_no_space_are_taken_over_and_named_by_the_next_comm
     assert (read.through, read.stream_time_ms) == ({"in": 7}, 5)
 
 
+async def test_a_smaller_commit_leaves_nothing_of_a_larger_one_behind(
+    worker: Worker, outbox: Outbox, small_chunks: None
+) -> None:
+    await worker.committer.hold({0})
+    many = [effect(f"o{number}", b"of u-old" * 20) for number in range(9)]
+    await worker.committer.commit(
+        [commit(*many, **{f"u-old-{number:040d}": b"row" for number in range(40)})]
+    )
+    # As an earlier version left one of a commit that was larger still.
+    n_chunks = len([o for o in outbox.of(CHANGELOG) if b"ledger:" in (o.key or b"")])
+    stale = commits.LEDGER_KEY + b":%06d" % n_chunks
+    worker.table.write(0, {stale: stamp(1, b"of u-older")})
+    await worker.start().hold({0})
+    await worker.committer.commit([commit(effect("o"), u1=b"row")])
+    newest = {output.key: output.value for output in outbox.of(CHANGELOG) if is_ledger(output)}
+    assert newest[stale] is None
+    assert not [key for key, value in newest.items() if b"u-old" in (value or b"")]
+    assert worker.table.read(0, [*newest]) == [*newest.values()]
+    await worker.start().hold({0})
+    assert out(outbox)[-1] == "o"
+
+
 async def test_a_ledger_of_any_number_of_records_takes_no_memory(worker: Worker) -> None:
     ledger = commits.Ledger({"in": 7}, 1 << 62, 1 << 62, 0)
     worker.table.write(0, {commits.LEDGER_KEY: stamp(3, msgspec.msgpack.encode(ledger))})

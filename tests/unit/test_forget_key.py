@@ -119,7 +119,7 @@ async def test_only_keys_whose_newest_message_is_none_are_let_go(topics: Topics)
 
 
 async def test_all_under_a_key_are_forgotten_and_nobody_else(topics: Topics) -> None:
-    assert await forget_key(SETTINGS, CHANGELOG, "old") == (4, 0)
+    assert await forget_key(SETTINGS, "old") == (4, 0)
     for topic in HELD:
         held = {key for key, value in topics.newest(topic).items() if value is not None}
         assert not {key for key in held if key.startswith(b"old.")}
@@ -130,8 +130,8 @@ async def test_all_under_a_key_are_forgotten_and_nobody_else(topics: Topics) -> 
 async def test_without_a_worker_it_says_how_many_are_left(topics: Topics, monkeypatch) -> None:
     topics.obeys = False
     monkeypatch.setattr(forget, "_LOOK_AGAIN_S", 0.01)
-    assert await forget_key(SETTINGS, CHANGELOG, "old", deadline_s=0.05) == (4, 3)
+    assert await forget_key(SETTINGS, "old", deadline_s=0.05) == (4, 3)
 
 
 async def test_nobody_under_a_key_takes_no_time(topics: Topics) -> None:
-    assert await forget_key(SETTINGS, CHANGELOG, "none") == (0, 0)
+    assert await forget_key(SETTINGS, "none") == (0, 0)
