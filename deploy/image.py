@@ -33,28 +33,41 @@ TOLD = {"EXPOSE", "STOPSIGNAL", "ENTRYPOINT", "CMD", "VOLUME", "HEALTHCHECK"}
 WRITABLE = ("/tmp", "/var/lib/prefstream")
 COMPILERS = ("cc", "gcc", "g++", "clang", "ld", "make", "rustc", "cargo")
 
-#: Starts, answers its probe, loads a model and encodes; then stops, for there is no broker.
+#: Loads a model and encodes; says what is wrong without a broker; then, beside a broker, starts all
+#: processes, is ready by its own health check, and stops when it is told.
 CHECK = """
 import os, subprocess, sys, time
-from urllib.request import urlopen
 from models.bert_encoder import BertEncoder
 from models.weights import resolve
 
 vectors = BertEncoder(resolve("all-MiniLM-L6-v2"), device="cpu").encode(["a shoe"], "query")
 assert vectors.shape == (1, 384)
-environment = {**os.environ, "PREFSTREAM_BROKER": "127.0.0.1:1", "PREFSTREAM_BROKER_WAIT_S": "60"}
-worker = subprocess.Popen(["prefstream", "worker", "--tier", "encode"], env=environment)
-answer = b""
-while not answer and worker.poll() is None:
-    try:
-        answer = urlopen("http://127.0.0.1:9464/live", timeout=5).read()
-    except OSError:
-        time.sleep(0.5)
-health = subprocess.run([sys.executable, "/opt/prefstream-healthcheck.py"]).returncode
+port = "19092"
+environment = {**os.environ, "PREFSTREAM_BROKER": "127.0.0.1:" + port}
+
+def prefstream(*words):
+    return subprocess.run(["prefstream", *words], env=environment).returncode
+
+def healthy():
+    return subprocess.run([sys.executable, "/opt/prefstream-healthcheck.py"]).returncode == 0
+
+alone = prefstream("topics", "check")
+data = "/tmp/broker"
+broker = subprocess.Popen(["prefstream", "broker", "--port", port, "--data-dir", data])
+until = time.monotonic() + 60
+while prefstream("topics", "create") and time.monotonic() < until:
+    time.sleep(1)
+checked = prefstream("topics", "check")
+worker = subprocess.Popen(["prefstream", "worker"], env=environment)
+began, until = healthy(), time.monotonic() + 300
+while not (ready := healthy()) and worker.poll() is None and time.monotonic() < until:
+    time.sleep(1)
 worker.terminate()
 code = worker.wait(60)
-print(f"live={answer.decode()} health={health} exit={code} uid={os.getuid()}")
-sys.exit(0 if b"true" in answer and (health, code) == (1, 0) else 1)
+broker.terminate()
+found = dict(alone=alone, checked=checked, began=began, ready=ready, exit=code, uid=os.getuid())
+print(found)
+sys.exit(found != dict(alone=1, checked=0, began=False, ready=True, exit=0, uid=10001))
 """
 
 
@@ -152,16 +165,24 @@ class Maker:
                 state.env[name] = os.environ.get(name, value) if step.name == "ARG" else value
 
     def _copy(self, words: list[str], root: Path, state: State) -> None:
-        source_root = CONTEXT
+        source_root, copy = CONTEXT, shutil.copy2
         if words[0].startswith("--from="):
             source_root, _ = self.make(words.pop(0).removeprefix("--from="))
+            copy = os.link  # several gigabytes once are enough: the build stage is done with
         *sources, to = words
         for source in sources:
             there = source_root / source.lstrip("/")
             target = _inside(root, to, state)
             if there.is_dir():
                 ignored = shutil.ignore_patterns("__pycache__")
-                shutil.copytree(there, target, symlinks=True, dirs_exist_ok=True, ignore=ignored)
+                shutil.copytree(
+                    there,
+                    target,
+                    symlinks=True,
+                    dirs_exist_ok=True,
+                    ignore=ignored,
+                    copy_function=copy,
+                )
             else:
                 target = target / there.name if to.endswith("/") else target
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +232,8 @@ def check(maker: Maker, root: Path, state: State) -> None:
     ]
     if found or state.user in {"0", "root"}:
         raise ValueError(f"expected no compiler and no root, got {found} and user {state.user}")
-    for command in (["prefstream", "--version"], ["prefstream", "topics", "list"]):
+    for words in ("--version", "--help", "topics list"):
+        command = ["prefstream", *words.split()]
         maker.run(root, state, command, read_only=True)
     maker.run(root, state, ["python", "-c", CHECK], read_only=True)
 

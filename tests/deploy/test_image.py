@@ -74,6 +74,20 @@ def test_a_step_that_nobody_knows_is_told():
         image.parse("FROM x\nADD a b\n")
 
 
+def test_what_one_stage_takes_of_another_is_on_the_disk_once(tmp_path):
+    stages = image.parse(
+        "FROM x AS build\nCOPY LICENSE /opt/one/\nCOPY deploy/kafka/pom.xml /opt/one/two/\n"
+        "FROM x AS final\nWORKDIR /opt\nCOPY --from=build /opt/one one\n"
+    )
+    base, out = tmp_path / "base", tmp_path / "out"
+    base.mkdir()
+    out.mkdir()
+    root, state = image.Maker(stages, base, out, []).make("final")
+    assert (root, state.workdir) == (out / "final", "/opt")
+    for path in ("opt/one/LICENSE", "opt/one/two/pom.xml"):
+        assert (out / "final" / path).samefile(out / "build" / path)
+
+
 def test_lines_are_joined_and_comments_left_out():
     (stage,) = image.parse("FROM x AS y\n# why\nRUN a \\\n  # of b\n  && b\n")
     assert [step.text.split() for step in stage.steps] == [["a", "&&", "b"]]
