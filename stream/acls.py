@@ -16,7 +16,7 @@ from stream.groups import group_of, group_of_acts, group_of_users
 from stream.pseudonyms import Pseudonymiser
 from stream.topic_forms import STRIMZI_API, STRIMZI_CLUSTER
 from stream.topic_names import full_name
-from stream.topics import DEAD_LETTERS, TOPICS, Party
+from stream.topics import DEAD_LETTERS, ITEMS, TOPICS, USERS, Party
 
 if TYPE_CHECKING:
     from stream.settings import Settings
@@ -37,6 +37,7 @@ ROLES: dict[Role, tuple[Party, ...]] = {
     "preference": ("preference", "neighbours"),
     "downstream": ("downstream",),
     "operator": ("operator",),
+    "eraser": (),
 }
 
 
@@ -54,6 +55,8 @@ def rules_of(role: Role, settings: Settings, group: str = "") -> list[Rule]:
     rules = {rule for party in ROLES[role] for rule in _of_party(party, settings)}
     if role == "edge":
         rules |= set(_of_edge(settings))
+    if role == "eraser":
+        rules |= set(_of_eraser(settings))
     if group:
         rules.add(Rule("group", group, "Read"))
     # Whoever may read or write a topic, or read with a group, is told of it anyhow.
@@ -83,6 +86,18 @@ def _of_edge(settings: Settings) -> Iterator[Rule]:
     if settings.pseudonym_key_file:
         key_id = Pseudonymiser.read(settings.pseudonym_key_file).key_ids[0]
         yield Rule("group", group_of_users(settings, key_id), "Read")
+
+
+def _of_eraser(settings: Settings) -> Iterator[Rule]:
+    """What `prefstream forget` and `explain` need: who answers users need not run anything."""
+    yield Rule("topic", full_name(settings, USERS.name), "Write")
+    yield Rule("topic", full_name(settings, ITEMS.name), "Read")
+    for spec in TOPICS:
+        if spec.personal:
+            name = full_name(settings, spec.name)
+            # Of the others it tells only until when they are kept.
+            yield Rule("topic", name, "Read" if spec.is_erasable else "Describe")
+            yield Rule("topic", name, "DescribeConfigs")
 
 
 def _on_topics(party: Party, settings: Settings) -> Iterator[Rule]:

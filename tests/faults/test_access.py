@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -16,13 +18,14 @@ from aiokafka.errors import GroupAuthorizationFailedError, TopicAuthorizationFai
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource
 from faults.arena import Arena
-from faults.cluster import Brokers
+from faults.cluster import Admin, Brokers, until
+from faults.generator import Message, Mix, Shop
 from faults.proxy import Proxy
 from faults.secured import Guard, TokenGuard
 from faults.trial import Trial
 from token_server import serving
 
-from stream.acls import Rule, rules_of
+from stream.acls import Role, Rule, rules_of
 from stream.latest import reading
 from stream.settings import Settings
 from stream.topic_admin import admin_client
@@ -216,13 +219,122 @@ def test_26_the_least_rights_are_enough_and_each_of_them_is_needed(
         trial.open()
         trial.load(1000)
         trial.finish_now()
-        for rule in rules:
-            of_it = {other for other in rules if other[:2] == rule[:2]}
-            with guard.without(brokers.address, rule):
-                refused_now = {r for r in of_it if not may(r, brokers.worker_address, guard)}
-            assert refused_now == {rule}
+        each_is_needed(rules, brokers, guard)
         trial.note = f"{len(rules)} rules"
         says_nothing_secret(trial, guard)
+
+
+@pytest.mark.timeout(600)
+def test_26_the_edge_has_the_rights_it_needs_and_needs_each(
+    arena: Arena, brokers: Brokers, guard: Guard, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"k {'0a' * 32}\n")
+    with arena.trial("26 rights of the edge", at=brokers, opened=False) as trial:
+        raw = f"{trial.prefix}raw-"
+        own = {
+            "PREFSTREAM_PSEUDONYM_KEY_FILE": str(keys),
+            "PREFSTREAM_PSEUDONYM_RAW_PREFIX": raw,
+        }
+        trial.worker.broker = brokers.address  # by the listener that trusts
+        trial.worker.command("topics", "create")
+        beside = Admin(trial.broker, raw)
+        for topic in EDGE_TOPICS:
+            beside.create(topic, 2, {})
+        shop = Shop(trial.broker, raw)
+        shop.send([trial.shoppers.record(user_id) for user_id in trial.shoppers.users])
+        shop.send(trial.shoppers.events(300, Mix(poison=0.1, texts=0.5)))
+        shop.flush()
+        settings = Settings(
+            topic_prefix=trial.prefix, pseudonym_raw_prefix=raw, pseudonym_key_file=keys
+        )
+        rules = rules_of("edge", settings)
+        guard.allow(brokers.address, rules)
+        command = [sys.executable, "-m", "stream.cli", "pseudonymise"]
+        env = {**trial.worker.env, **guard.settings(), **own}
+        env["PREFSTREAM_BROKER"] = brokers.worker_address
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as edge:
+            try:
+                until(lambda: beside.ends(["dead-letters"])["dead-letters", 0] > 0, "a poison", 90)
+                copied = ("clickstream", "searches", "reviews", "users")
+                until(lambda: all(_size(trial.admin, t) for t in copied), "all copied", 60)
+            finally:
+                edge.terminate()
+                said = edge.communicate(timeout=30)[1]
+        assert "Authorization" not in said
+        each_is_needed(rules, brokers, guard)
+        trial.note = f"{len(rules)} rules"
+        trial.verdict = []
+
+
+EDGE_TOPICS = ("clickstream", "searches", "reviews", "users", "dead-letters")
+
+
+def _size(admin: Admin, topic: str) -> int:
+    return sum(admin.ends([topic]).values())
+
+
+def each_is_needed(rules: list[Rule], brokers: Brokers, guard: Guard) -> None:
+    """Fail unless each right that is taken away alone is what is then refused."""
+    for rule in rules:
+        of_it = {other for other in rules if other[:2] == rule[:2]}
+        with guard.without(brokers.address, rule):
+            refused_now = {r for r in of_it if not may(r, brokers.worker_address, guard)}
+        assert refused_now == {rule}
+
+
+@pytest.mark.timeout(600)
+def test_26_commands_do_with_the_rights_of_their_roles(
+    arena: Arena, brokers: Brokers, guard: Guard, tmp_path: Path
+) -> None:
+    acts = tmp_path / "acts.jsonl"
+    with arena.trial("26 rights of commands", at=brokers, opened=False) as trial:
+        trial.worker.broker = brokers.address  # by the listener that trusts
+        trial.open()
+        trial.load_and_drain(600)
+        settings = Settings(topic_prefix=trial.prefix)
+        env = {**trial.worker.env, **guard.settings()}
+        env["PREFSTREAM_BROKER"] = brokers.worker_address
+
+        def command(*words: str) -> subprocess.CompletedProcess[str]:
+            line = [sys.executable, "-m", "stream.cli", *words]
+            return subprocess.run(line, env=env, capture_output=True, text=True, timeout=120)
+
+        def as_role(role: Role, *commands: tuple[str, ...]) -> list[Rule]:
+            rules = rules_of(role, settings)
+            guard.allow(brokers.address, rules)
+            for words in commands:
+                done = command(*words)
+                assert done.returncode == 0, (role, words, done.stdout + done.stderr)
+            return rules
+
+        acts.write_bytes(b"".join(m.value + b"\n" for m in _clicks(trial, 5)))
+        replay = ("replay", str(acts), "--format", "jsonl", "--topic", "clickstream")
+        user_id, other = trial.shoppers.users[:2]
+        as_role(
+            "operator",
+            ("topics", "create"),
+            ("topics", "check"),
+            ("dead-letters", "list"),
+            ("dead-letters", "redrive", "--topic", "clickstream"),
+            ("explain", user_id),
+            ("forget", user_id),
+            replay,
+        )
+        as_role("shop", replay)
+        assert command("forget", other).returncode == 1
+        # By the operator's rights alone they were in no need of any other: the narrower ones.
+        rules = as_role("eraser", ("explain", other), ("forget", other))
+        assert command(*replay).returncode == 1
+        assert command("dead-letters", "list").returncode == 1
+        each_is_needed(rules, brokers, guard)
+        trial.note = f"eraser: {len(rules)} rules"
+        trial.verdict = []
+
+
+def _clicks(trial: Trial, n: int) -> list[Message]:
+    events = trial.shoppers.events(1000, Mix(texts=0.0))
+    return [event for event in events if event.topic == "clickstream"][:n]
 
 
 def may(rule: Rule, broker: str, guard: Guard) -> bool:
@@ -290,10 +402,16 @@ def _writes(client: dict[str, Any], topic: str) -> int | None:
     problems: list[int | None] = []
     producer = Producer({**client, "enable.idempotence": True, "message.timeout.ms": 10_000})
     # It has been judged: what the probe writes is nothing to anybody.
-    producer.produce(
-        topic, b"", b"probe", on_delivery=lambda error, _: problems.append(_code(error))
-    )
-    producer.flush(15)
+    try:
+        producer.produce(
+            topic, b"", b"probe", on_delivery=lambda error, _: problems.append(_code(error))
+        )
+        producer.flush(15)
+    except KafkaException as error:
+        # Who may write no topic at all is given no producer's id, whatever it asks to write.
+        if error.args[0].code() != KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+            raise
+        return int(KafkaError.TOPIC_AUTHORIZATION_FAILED)
     return problems[0]
 
 

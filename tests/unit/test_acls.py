@@ -55,6 +55,14 @@ def test_a_worker_is_all_of_its_tiers() -> None:
     }
 
 
+def test_who_erases_users_writes_nothing_but_tombstones_and_reads_nobody_s_acts() -> None:
+    assert topics_with("eraser", "Write") == {"shop-users"}
+    assert topics_with("eraser", "Read") == {
+        *("shop-items", "shop-users", "shop-user-state"),
+        *("shop-recommendations", "shop-churn-risk", "shop-search-results"),
+    }
+
+
 def test_nobody_but_the_operator_makes_topics() -> None:
     assert [role for role in ROLES if topics_with(role, "Create")] == ["operator"]
 
