@@ -109,7 +109,9 @@ async def _erased(
 
 async def _is_empty(consumer: AIOKafkaConsumer, name: str) -> bool:
     places = [TopicPartition(name, number) for number in await partitions_of(consumer, name)]
-    return await consumer.beginning_offsets(places) == await consumer.end_offsets(places)
+    begins: dict[TopicPartition, int] = await consumer.beginning_offsets(places)
+    ends: dict[TopicPartition, int] = await consumer.end_offsets(places)
+    return begins == ends
 
 
 async def _all_of(

@@ -240,9 +240,9 @@ class _Worker:
         )
         readiness.set("broker", True)
         problems = await check_topics(settings)
-        for problem in problems:
-            if not problem.stops:
-                log.warning("%s", problem)
+        for known in problems:
+            if not known.stops:
+                log.warning("%s", known)
         if stopping := _stopping(problems):
             raise BadTopics(f"{stopping}: see `prefstream topics create`")
         readiness.set("topics", True)

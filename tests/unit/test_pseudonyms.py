@@ -285,6 +285,8 @@ def test_the_command_prints_a_users_names(tmp_path, monkeypatch, capsys, rotated
         (["pseudonymise"], "pseudonym_key_file"),
         (["forget"], "'--key'"),
         (["forget", "anna", "--key", "a"], "'--key'"),
+        (["forget", "anna", "--gone", "--no-wait"], "'--gone'"),
+        (["forget", "--key", "a", "--no-wait"], "'--key'"),
         (["topics", "acls", "edge", "--user", "edge"], "pseudonym_key_file"),
     ],
 )
