@@ -175,6 +175,10 @@ class Committer:
         """Return the highest offset of a source topic whose outputs are in a ledger, or -1."""
         return self._held[partition].through.get(topic, -1)
 
+    def through_if_held(self, partition: int, topic: str) -> int | None:
+        """Return ``through``, None for a partition that has been taken away meanwhile."""
+        return self.through(partition, topic) if partition in self._held else None
+
     def covered(self, partition: int) -> Mapping[str, int]:
         """Return ``through`` of every topic that has any."""
         return self._held[partition].through
@@ -185,7 +189,8 @@ class Committer:
 
     def nameless(self, partitions: Iterable[int]) -> list[int]:
         """Return the partitions whose rows do not say of which embedding space they are."""
-        return [number for number in sorted(partitions) if self._held[number].is_nameless]
+        held = (number for number in sorted(partitions) if number in self._held)
+        return [number for number in held if self._held[number].is_nameless]
 
     def next_sequence(self, partition: int) -> int:
         return self._held[partition].sequence + 1

@@ -33,7 +33,7 @@ class Offsets(Protocol):
         """Return the next offset to read of each source partition held, None if none is known."""
 
 
-Covered = Callable[[int, str], int]
+Covered = Callable[[int, str], int | None]
 
 
 async def require_whole(
@@ -46,13 +46,15 @@ async def require_whole(
     """Raise StateLost when partitions that were just recovered lack a part, or log it if accepted.
 
     ``covered`` gives the highest offset of a topic, named without prefix, that a partition's
-    ledger covers, -1 for none.
+    ledger covers, -1 for none, and None once the partition has been taken away again.
     """
     problems = await _cut_off(table, partitions, offsets.earliest_offsets)
     committed = await offsets.committed_sources()
     for tp, next_offset in sorted(committed.items()):
+        if tp.partition not in partitions or next_offset is None:
+            continue
         through = covered(tp.partition, short_name(settings, tp.topic))
-        if tp.partition in partitions and next_offset is not None and next_offset - 1 > through:
+        if through is not None and next_offset - 1 > through:
             problems.append(
                 f"{tp.topic}[{tp.partition}] is committed up to offset {next_offset}, "
                 f"but the state found reflects it only up to {through + 1}"

@@ -69,7 +69,9 @@ class NeighboursTier:
         new, offsets = partitions - self._items.partitions, cast(Offsets, self.app.consumer)
         if not await self._items.hold(partitions):
             return False
-        await require_whole(self._table, new, offsets, self._items.through, self._parts.settings)
+        await require_whole(
+            self._table, new, offsets, self._items.through_if_held, self._parts.settings
+        )
         metrics = self._parts.metrics
         metrics.assigned.set(len(partitions))
         metrics.rebalances.inc()

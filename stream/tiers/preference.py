@@ -222,7 +222,7 @@ class PreferenceTier:
         if not await self._users.hold(partitions):
             return False
         table, offsets = self._tables[USER_STATE.name], cast(Offsets, self.app.consumer)
-        await require_whole(table, new, offsets, self._users.through, self._parts.settings)
+        await require_whole(table, new, offsets, self._users.through_if_held, self._parts.settings)
         await self._name_rows(new)
         for partition in new:
             self._background.start(self._preferences.take_over(partition))

@@ -118,3 +118,9 @@ async def test_lost_state_that_is_accepted_is_logged_and_gone_on_from(table, cap
     await check(table, {0: 4, 1: 0}, {0: 8, 1: 6}, {}, accept_lost_state=True)
     assert "clickstream[1] is committed up to offset 6" in caplog.text
     assert "accept_lost_state" in caplog.text
+
+
+async def test_partitions_taken_away_meanwhile_are_nobodys_loss(table: PartitionTable) -> None:
+    await require_whole(
+        table, {0}, Broker({}, {0: 9, 1: 9}), lambda number, _: {0: None}[number], load_settings()
+    )
