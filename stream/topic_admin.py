@@ -139,9 +139,9 @@ async def check_topics(settings: Settings) -> list[Problem]:
         texts = _partition_problems(topic, names[name].partitions or settings.partitions)
         texts += _config_problems(names[name], configs.get(name, {}))
         problems += [Problem(name, text) for text in texts]
-        if text := _late_compaction(names[name], configs.get(name, {})):
-            # Made by an earlier version; what a worker does is right all the same.
-            problems.append(Problem(name, text, stops=False))
+        # Made by an earlier version; what a worker does is right all the same.
+        advice = _erasing_problems(names[name], configs.get(name, {}))
+        problems += [Problem(name, text, stops=False) for text in advice]
     return problems
 
 
@@ -154,12 +154,23 @@ def _partition_problems(topic: dict[str, Any], expected: int) -> list[str]:
     return [f"expected {expected} partitions (setting partitions), got {got}"]
 
 
-def _late_compaction(spec: TopicSpec, config: dict[str, str]) -> str:
-    name = "max.compaction.lag.ms"
-    expected, got = spec.config().get(name), config.get(name)
-    if expected is None or got is None or int(got) <= int(expected):
-        return ""
-    return f"expected {name}={expected} or less, got {got}: nothing bounds when the erased are gone"
+def _erasing_problems(spec: TopicSpec, config: dict[str, str]) -> list[str]:
+    if not spec.is_erasable:
+        return []
+    problems: list[str] = []
+    expected, got = spec.config(), config.get("max.compaction.lag.ms")
+    if got is not None and int(got) > (most := int(expected["max.compaction.lag.ms"])):
+        problems.append(
+            f"expected max.compaction.lag.ms={most} or less, got {got}: "
+            "nothing else bounds when the erased are gone"
+        )
+    got = config.get("delete.retention.ms")
+    if spec.role == "in" and got is not None and int(got) < spec.tombstone_ms:
+        problems.append(
+            f"expected delete.retention.ms={spec.tombstone_ms} or more, got {got}: "
+            "a state built anew would bring the erased back"
+        )
+    return problems
 
 
 async def topic_configs(
@@ -198,7 +209,7 @@ def _config_problems(spec: TopicSpec, config: dict[str, str]) -> list[str]:
         problems.append(f"expected message.timestamp.type={expected}, got {stamped}")
     at_least = {
         "min.compaction.lag.ms": spec.compaction_lag_ms,
-        "delete.retention.ms": spec.tombstone_ms,
+        "delete.retention.ms": 0 if spec.role == "in" else spec.tombstone_ms,
     }
     for name, least in at_least.items():
         got = config.get(name)

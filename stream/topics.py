@@ -113,6 +113,9 @@ USERS = TopicSpec(
     ("shop", "operator"),
     ("encode", "preference", "operator"),
     compaction_lag_ms=HOUR_MS,
+    # As long as acts are kept, and the segment that they are in: of a state that is built anew from
+    # them, whoever was erased would be part again.
+    tombstone_ms=8 * DAY_MS,
     personal=True,
 )
 

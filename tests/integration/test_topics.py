@@ -91,11 +91,15 @@ async def test_erasing_without_a_bound_is_told_and_stops_nobody(apache_kafka, to
     settings = Settings(broker=apache_kafka, topic_prefix=topic_prefix, partitions=2)
     await make(settings, "users", 2, cleanup_policy="compact", min_compaction_lag_ms=HOUR_MS)
     await create_topics(settings)
-    [problem] = await check_topics(settings)
-    assert str(problem).startswith(
+    bound, tombstones = await check_topics(settings)
+    assert str(bound).startswith(
         f"topic {topic_prefix}users: expected max.compaction.lag.ms=86400000 or less, got 92"
     )
-    assert not problem.stops
+    assert str(tombstones).startswith(
+        f"topic {topic_prefix}users: expected delete.retention.ms=691200000 or more, got 86400000"
+    )
+    assert not bound.stops
+    assert not tombstones.stops
 
 
 async def test_a_run_s_topics_are_deleted_and_nobody_else_s(settings):
