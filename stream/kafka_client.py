@@ -42,15 +42,21 @@ class KafkaSender:
     """
 
     def __init__(
-        self, settings: Settings, on_outcome: Callable[[str], None] = lambda problem: None
+        self,
+        settings: Settings,
+        on_outcome: Callable[[str], None] = lambda problem: None,
+        on_sent: Callable[[Sequence[Output]], None] = lambda outputs: None,
     ) -> None:
-        """``on_outcome`` is told what was wrong with each send, or an empty text."""
+        """``on_outcome`` is told what was wrong with each send, or an empty text; ``on_sent`` what
+        the broker has.
+        """
         self._full_names = FullNames(settings)
         self._settings = settings
         self._partitions = settings.partitions
         self._producer: Any = None
         self._turn = 0
         self._on_outcome = on_outcome
+        self._on_sent = on_sent
         self._lease: Lease | None = None
 
     def write_only_with(self, lease: Lease) -> None:
@@ -107,6 +113,7 @@ class KafkaSender:
             self._on_outcome(str(error))
             raise
         self._on_outcome("")
+        self._on_sent(outputs)
         return offsets
 
     async def _delivered(self, outputs: Sequence[Output]) -> list[int]:

@@ -19,11 +19,15 @@ from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from models.encoder import Fallback
+from models.matches import FoundBy
 from models.profile import Source
 from models.sentiment import Polarity
+from stream.core.events import InteractionType
+from stream.delivery import Output
 from stream.health import Readiness
 from stream.histogram import BatchHistogram
 from stream.lag import PartitionLag, Place
+from stream.listed_items import ListedItems
 from stream.messages import Band
 from stream.topics import TOPICS
 
@@ -70,6 +74,11 @@ ModelRefusal = Literal[
     "other",
 ]
 Cause = Literal["event", "timer", "other"]
+BandBefore = Literal["none", "low", "medium", "high", "other"]
+Answer = Literal[FoundBy, "nothing", "other"]
+Act = Literal[InteractionType, "other"]
+#: What the collector took, and what it did not and is gone.
+Delivered = Literal["sent", "failed"]
 
 # fmt: off
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75,
@@ -118,6 +127,11 @@ class Metrics:
             "events_total", "Events consumed, by what became of them.", "topic", "outcome"
         )
         self.outputs = self._counter("outputs_total", "Messages acknowledged.", "topic")
+        self.sent_bytes = self._counter(
+            "sent_bytes_total",
+            "Bytes of keys and values acknowledged; of changelogs, their ledgers included.",
+            "topic",
+        )
         self.dead_letters = self._counter(
             "dead_letters_total", "Events given up on.", "topic", "reason"
         )
@@ -136,8 +150,25 @@ class Metrics:
         self.recommended_items = self._counter(
             "recommended_items_total", "Items recommended, by what found them.", "source"
         )
+        self.listed = ListedItems(time.monotonic)
+        self._gauge(
+            "recommended_distinct_items", "Different items in the lists of the last hour."
+        ).set_function(lambda: float(len(self.listed)))
+        self.acts = self._counter(
+            "acts_total",
+            "Acts folded, by type and by whether they name their list.",
+            "type",
+            "list",
+        )
+        self.search_answers = self._counter(
+            "search_answers_total", "Searches answered, by what found the best item.", "found_by"
+        )
         self.churn_risks = self._counter(
-            "churn_risks_total", "Churn risks published, by band and cause.", "band", "cause"
+            "churn_risks_total",
+            "Churn risks published, by band, the band before and cause.",
+            "band",
+            "previous",
+            "cause",
         )
         self.churn_assessments = self._counter(
             "churn_assessments_total", "Churn assessments, published or not.", "cause"
@@ -249,6 +280,9 @@ class Metrics:
         self.assigned = self._gauge("assigned_partitions", "Partitions held by this worker.")
 
     def _progress(self) -> None:
+        self.spans = self._counter(
+            "spans_total", "Spans for the collector, by what became of them.", "outcome"
+        )
         labels = ("group", "topic", "partition")
         self.lag = self._gauge("consumer_lag", "End offset less committed offset.", *labels)
         self.commit_age = self._gauge(
@@ -326,9 +360,30 @@ class Metrics:
         for name, n in collections.Counter(sources).items():
             self.recommended_items.labels(_closed(name, Source)).inc(n)
 
-    def count_churn_risk(self, band: Band, cause: Cause) -> None:
-        """Add one published churn risk."""
-        self.churn_risks.labels(_closed(band, Band), _closed(cause, Cause)).inc()
+    def count_churn_risk(self, band: Band, previous: BandBefore, cause: Cause, n: int = 1) -> None:
+        """Add n published churn risks; ``previous`` none is a first assessment."""
+        labels = _closed(band, Band), _closed(previous, BandBefore), _closed(cause, Cause)
+        self.churn_risks.labels(*labels).inc(n)
+
+    def count_acts(self, act: Act, names_list: bool, n: int) -> None:
+        """Add n acts that were folded."""
+        self.acts.labels(_closed(act, Act), "yes" if names_list else "no").inc(n)
+
+    def count_answers(self, found_by: Answer, n: int) -> None:
+        """Add n answers to searches."""
+        self.search_answers.labels(_closed(found_by, Answer)).inc(n)
+
+    def count_sent(self, outputs: Iterable[Output]) -> None:
+        """Add the bytes of messages that the broker has."""
+        n_bytes = collections.Counter[str]()
+        for output in outputs:
+            n_bytes[output.topic] += len(output.key or b"") + len(output.value or b"")
+        for topic, n in n_bytes.items():
+            self.sent_bytes.labels(_topic(topic)).inc(n)
+
+    def count_spans(self, outcome: Delivered, n: int) -> None:
+        """Add n spans; called by the exporter's thread."""
+        self.spans.labels(outcome).inc(n)
 
     @contextmanager
     def stage(self, stage: Stage, n: int) -> Iterator[None]:
@@ -420,14 +475,19 @@ class Metrics:
                 self.events_lost.labels(topic.name)
                 for reason in get_args(DeadLetterReason):
                     self.dead_letters.labels(topic.name, reason)
-        for reason in get_args(Refusal):
-            self.refused_vectors.labels(reason)
-        for clock in ("event", "broker"):
-            self.clock_skew.labels(clock)
-        for polarity in get_args(Polarity):
-            self.review_sentiments.labels(polarity)
-        for fallback in get_args(Fallback):
-            self.encoder_fallbacks.labels(fallback)
+        for act in get_args(InteractionType):
+            for names_list in ("yes", "no"):
+                self.acts.labels(act, names_list)
+        for counter, values in (
+            (self.refused_vectors, get_args(Refusal)),
+            (self.clock_skew, ("event", "broker")),
+            (self.search_answers, get_args(Answer)),
+            (self.review_sentiments, get_args(Polarity)),
+            (self.encoder_fallbacks, get_args(Fallback)),
+            (self.spans, get_args(Delivered)),
+        ):
+            for value in values:
+                counter.labels(value)
 
 
 def _closed(value: str, allowed: object) -> str:

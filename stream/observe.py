@@ -8,7 +8,16 @@ from typing import cast, get_args
 from stream.agents.reports import BatchReport, Report
 from stream.dead_letters import DeadLetters
 from stream.messages import Band
-from stream.metrics import Cause, Metrics, Outcome, Stage, TextKind
+from stream.metrics import (
+    Act,
+    Answer,
+    BandBefore,
+    Cause,
+    Metrics,
+    Outcome,
+    Stage,
+    TextKind,
+)
 
 
 def reporter(metrics: Metrics, dead_letters: DeadLetters, clock: Callable[[], int]) -> Report:
@@ -40,6 +49,8 @@ def _events(metrics: Metrics, batch: BatchReport) -> None:
         metrics.count_events(topic, cast(Outcome, name), n)
     for kind, n in batch.texts.items():
         metrics.count_texts(cast(TextKind, kind), n)
+    for (act, names_list), n in batch.acts.items():
+        metrics.count_acts(cast(Act, act), names_list, n)
     for polarity, n in batch.sentiments.items():
         metrics.review_sentiments.labels(polarity).inc(n)
     if batch.n_future:
@@ -58,8 +69,12 @@ def _outputs(metrics: Metrics, batch: BatchReport, now_ms: int) -> None:
     metrics.rows_expired.inc(batch.n_expired)
     metrics.coalesced.inc(batch.n_coalesced)
     metrics.cold_starts.inc(batch.n_cold)
-    for (band, cause), n in batch.bands.items():
-        for _ in range(n):
-            metrics.count_churn_risk(cast(Band, band), cast(Cause, cause))
+    metrics.listed.add(batch.listed)
+    for found_by, n in batch.answers.items():
+        metrics.count_answers(cast(Answer, found_by), n)
+    for (band, previous, cause), n in batch.bands.items():
+        metrics.count_churn_risk(
+            cast(Band, band), cast(BandBefore, previous), cast(Cause, cause), n
+        )
     for cause, n in batch.n_assessed.items():
         metrics.churn_assessments.labels(cause).inc(n)

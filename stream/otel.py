@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
 
 from stream.tracing import Export, Span, TraceContext
 
@@ -30,7 +31,29 @@ class _Ids:
         return True
 
 
-def otlp(tier: str) -> Export:
+#: Called by the exporter's thread with what became of how many spans.
+OnExport = Callable[[Literal["sent", "failed"], int], None]
+
+
+class Told:
+    """A span exporter of OpenTelemetry's, and what is told of how it fares."""
+
+    def __init__(self, exporter: Any, on_export: OnExport) -> None:
+        self._exporter, self._on_export = exporter, on_export
+
+    def export(self, spans: Sequence[Any]) -> Any:
+        result = self._exporter.export(spans)
+        self._on_export("sent" if result.name == "SUCCESS" else "failed", len(spans))
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return bool(self._exporter.force_flush(timeout_millis))
+
+
+def otlp(tier: str, on_export: OnExport) -> Export:
     """Return where spans of a tier go; raises TracingUnavailable.
 
     They are gathered and sent by a thread, the last at the exit; what cannot be sent is dropped and
@@ -43,7 +66,7 @@ def otlp(tier: str) -> Export:
         raise TracingUnavailable(
             f"setting tracing=True: {error.name} is not installed; pip install prefstream[tracing]"
         ) from None
-    return exporting(BatchSpanProcessor(OTLPSpanExporter()), tier)
+    return exporting(BatchSpanProcessor(cast(Any, Told(OTLPSpanExporter(), on_export))), tier)
 
 
 def exporting(processor: Any, tier: str) -> Export:

@@ -246,11 +246,11 @@ class _Worker:
         if stopping := _stopping(problems):
             raise BadTopics(f"{stopping}: see `prefstream topics create`")
         readiness.set("topics", True)
-        sender = KafkaSender(settings, self._note_delivery)
+        sender = KafkaSender(settings, self._note_delivery, self._metrics.count_sent)
         await sender.start()
         readiness.set("deliveries", True)
         stack.push_async_callback(sender.stop)
-        export = otlp(self._name) if settings.tracing else None
+        export = otlp(self._name, self._metrics.count_spans) if settings.tracing else None
         parts = Parts.make(settings, self._metrics, readiness, sender, export)
         tier = _build(self._name, parts)
         stack.push_async_callback(tier.stop)

@@ -166,7 +166,7 @@ class Churn:
                     risk.assessment_id, CHURN_RISK.name, user_key(draft.user_id), to_message(risk)
                 )
             )
-            work.report.bands[risk.band, cause] += 1
+            work.report.bands[risk.band, risk.previous_band or "none", cause] += 1
             if trigger is not None:
                 work.report.published(
                     CHURN_RISK.name, trigger.event_time_ms, draft.arrival_ms(trigger)

@@ -9,6 +9,7 @@ from time import perf_counter
 from models.catalogue import Catalogue
 from stream.agents.churn import Churn
 from stream.agents.failures import Failures
+from stream.agents.feedback import count_acts
 from stream.agents.item_vectors import ItemVectors
 from stream.agents.pace import Pace
 from stream.agents.recommending import Recommending
@@ -223,6 +224,7 @@ class Preferences:
             work.report.n_future += draft.n_future
             work.report.n_trimmed += draft.is_trimmed
         work.report.events.update(outcomes)
+        count_acts(work.drafts, work.report)
 
     async def _commit(self, work: Work) -> None:
         for draft in work.drafts:

@@ -218,6 +218,7 @@ class Recommending:
         )
         work.report.n_cold += profile.cold_start
         work.report.sources.update(item.source for item in ranked)
+        work.report.listed += [item.item_id for item in ranked]
         work.report.published(
             RECOMMENDATIONS.name, trigger.event_time_ms, draft.arrival_ms(trigger)
         )

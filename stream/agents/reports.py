@@ -26,7 +26,14 @@ class BatchReport:
     event_times_ms: dict[str, list[int]] = field(default_factory=dict)
     arrivals_ms: dict[str, list[int]] = field(default_factory=dict)
     sources: Counter[str] = field(default_factory=Counter)
-    bands: Counter[tuple[str, str]] = field(default_factory=Counter)
+    #: The items of the lists, each as often as it was listed.
+    listed: list[str] = field(default_factory=list)
+    #: Acts by type, and whether they name the list that they follow.
+    acts: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    #: Searches by what their best item was found by.
+    answers: Counter[str] = field(default_factory=Counter)
+    #: Churn risks by band, the band before, and cause.
+    bands: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     n_assessed: Counter[str] = field(default_factory=Counter)
     texts: Counter[str] = field(default_factory=Counter)
     sentiments: Counter[str] = field(default_factory=Counter)

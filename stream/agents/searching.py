@@ -104,4 +104,5 @@ class Searching:
                 to_message(answer),
             )
         )
+        work.report.answers[matches[0].source if matches else "nothing"] += 1
         work.report.published(SEARCH_RESULTS.name, search.event_time_ms(), search.timestamp_ms)

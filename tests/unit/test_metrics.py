@@ -10,8 +10,10 @@ from builders import NOW_MS
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream.delivery import Output
 from stream.histogram import BatchHistogram
 from stream.lag import PartitionLag
+from stream.listed_items import ListedItems
 from stream.metrics import Metrics
 from stream.topics import TOPICS
 
@@ -135,6 +137,53 @@ def test_outputs_and_sources_are_counted_by_name():
     metrics.count_recommended(["popular", "taken_together", "popular"])
     assert value(metrics, "outputs_total", topic="recommendations") == 2
     assert series(metrics, "recommended_items_total") == {("popular",): 2, ("taken_together",): 1}
+
+
+def test_acts_and_answers_start_at_zero_so_that_a_share_of_them_is_one_from_the_first():
+    metrics = Metrics()
+    metrics.count_acts("click", True, 3)
+    metrics.count_acts("user-17", False, 1)  # type: ignore[arg-type]
+    metrics.count_answers("meaning", 2)
+    acts = series(metrics, "acts_total")
+    assert len(acts) == 8 * 2 + 1
+    assert {labels: n for labels, n in acts.items() if n} == {
+        ("click", "yes"): 3,
+        ("other", "no"): 1,
+    }
+    answers = series(metrics, "search_answers_total")
+    assert set(answers) >= {("words",), ("meaning",), ("both",), ("nothing",)}
+    assert answers["meaning",] == 2
+
+
+def test_what_was_sent_is_counted_in_bytes_by_topic():
+    metrics = Metrics()
+    metrics.count_sent(
+        [
+            Output("user-state", b"anna", b"row"),
+            Output("user-state", b"ben", None),
+            Output("churn-risk", None, b"risk"),
+        ]
+    )
+    assert series(metrics, "sent_bytes_total") == {("user-state",): 10, ("churn-risk",): 4}
+
+
+def test_each_item_listed_in_the_last_hour_counts_once():
+    now_s = 0.0
+    listed = ListedItems(lambda: now_s)
+    listed.add(["boots", "shoes", "boots"])
+    now_s = 1800.0
+    listed.add(["shoes", "tea"])
+    assert len(listed) == 3
+    now_s = 3601.0
+    assert len(listed) == 2  # boots were listed last more than an hour ago
+    now_s = 9000.0
+    assert len(listed) == 0
+
+
+def test_the_endpoint_tells_how_many_items_were_listed():
+    metrics = Metrics()
+    metrics.listed.add(["boots", "shoes", "boots"])
+    assert value(metrics, "recommended_distinct_items") == 2
 
 
 def test_a_partition_that_left_the_reading_leaves_the_scrape():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from stream.otel import TracingUnavailable, exporting, otlp
+from stream.otel import Told, TracingUnavailable, exporting, otlp
 from stream.tracing import Span, TraceContext, context_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -101,9 +101,24 @@ def test_a_trace_that_is_not_kept_by_its_maker_is_not_kept_here():
     assert exporter.get_finished_spans() == ()
 
 
+def test_how_many_spans_arrive_and_how_many_do_not_is_told():
+    pytest.importorskip("opentelemetry.sdk", reason="needs prefstream[tracing]")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    told: list[tuple[str, int]] = []
+    exporter = InMemorySpanExporter()
+    processor = SimpleSpanProcessor(Told(exporter, lambda *what: told.append(what)))
+    export = exporting(processor, "preference")
+    export(Span("batch", 1000, 3000, parts=[("fold", 1000, 1500)]))
+    exporter.shutdown()  # from now on it refuses
+    export(Span("batch", 1000, 3000))
+    assert told == [("sent", 1), ("sent", 1), ("failed", 1)]
+
+
 def test_the_exporter_is_that_of_the_extra():
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs the extra")
-    assert callable(otlp("preference"))
+    assert callable(otlp("preference", lambda *_: None))
 
 
 def test_without_the_extra_the_setting_says_what_to_install(monkeypatch):
@@ -112,4 +127,4 @@ def test_without_the_extra_the_setting_says_what_to_install(monkeypatch):
     with pytest.raises(
         TracingUnavailable, match=r"tracing=True: .* pip install prefstream\[tracing"
     ):
-        otlp("preference")
+        otlp("preference", lambda *_: None)
