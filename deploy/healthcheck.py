@@ -8,8 +8,8 @@ import sys
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-#: Those of encode, preference and neighbours, from the setting metrics_port on.
-N_PORTS = 3
+#: Those of encode, preference, neighbours and the edge, from the setting metrics_port on.
+N_PORTS = 4
 
 
 def ready(port: int) -> "bool | None":

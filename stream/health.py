@@ -6,7 +6,8 @@ The server runs on the worker's own event loop, so that a blocked loop does not 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -23,8 +24,16 @@ Condition = Literal[
     "catalogue_caught_up",  # items and their vectors were read to the end once
     "partitions_assigned",
     "recovered",  # local state is as the changelog says
+    "users_known",  # the edge: who declined is known under the key in use
     "progress",  # there is no lag, or offsets are being committed
 ]
+
+#: Not ready without progress for this long; not alive after the setting stall_timeout_s.
+NOT_READY_AFTER_S = 30.0
+
+
+class CannotListen(RuntimeError):
+    """The address of metrics and health cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,28 @@ class HealthServer:
         ready = all(check.ok for check in checks.values())
         body = {"ready": ready, "checks": {name: asdict(c) for name, c in checks.items()}}
         return _json(body, ready)
+
+
+@asynccontextmanager
+async def serving(
+    registry: CollectorRegistry, readiness: Readiness, host: str, port: int
+) -> AsyncIterator[None]:
+    """Serve as long as this is open, with ``port`` 0 nothing; raises CannotListen."""
+    if not port:
+        yield
+        return
+    server = HealthServer(registry, readiness, host, port)
+    try:
+        await server.start()
+    except OSError as error:
+        raise CannotListen(
+            f"metrics and health cannot listen on {host}:{port} "
+            f"(settings metrics_host, metrics_port): {error.strerror or error}"
+        ) from None
+    try:
+        yield
+    finally:
+        await server.stop()
 
 
 def _json(body: object, ok: bool) -> web.Response:

@@ -77,6 +77,7 @@ Cause = Literal["event", "timer", "other"]
 BandBefore = Literal["none", "low", "medium", "high", "other"]
 Answer = Literal[FoundBy, "nothing", "other"]
 Act = Literal[InteractionType, "other"]
+Copied = Literal["copied", "refused"]
 #: What the collector took, and what it did not and is gone.
 Delivered = Literal["sent", "failed"]
 
@@ -103,7 +104,7 @@ class Metrics:
     """The process's metrics on a registry of their own."""
 
     def __init__(self, tier: str = "all") -> None:
-        """``tier`` names the process in build_info: encode, preference or all."""
+        """``tier`` names the process in build_info, as the worker does, or pseudonymise."""
         self.registry = CollectorRegistry()
         self.described: list[Described] = []
         self._lag_places: dict[str, set[Place]] = {}
@@ -116,6 +117,7 @@ class Metrics:
         self._trained()
         self._state()
         self._progress()
+        self._edge()
         self._start_at_zero()
         self.build_info.labels(version("prefstream"), tier, platform.python_version()).set(1)
         ProcessCollector(registry=self.registry)
@@ -299,6 +301,21 @@ class Metrics:
             "build_info", "1 for the running version.", "version", "tier", "python"
         )
 
+    def _edge(self) -> None:
+        self.pseudonymised = self._counter(
+            "pseudonymised_total", "Raw messages read, by what became of them.", "topic", "outcome"
+        )
+        self.pseudonymise_seconds = self._histogram(
+            "pseudonymise_seconds",
+            "From the raw message's time to its copy under a pseudonym.",
+            _LATENCY_S,
+            "topic",
+        )
+        for topic in TOPICS:
+            if topic.role == "in" and topic.key == "user_id":
+                for outcome in get_args(Copied):
+                    self.pseudonymised.labels(topic.name, outcome)
+
     # --- what stages call ------------------------------------------------------------------------
 
     def count_events(self, topic: str, outcome: Outcome, n: int = 1) -> None:
@@ -333,6 +350,10 @@ class Metrics:
         """Set which encoder is in use, and the device it runs on now."""
         self.encoder_info.clear()
         self.encoder_info.labels(encoder, device).set(1)
+
+    def count_pseudonymised(self, topic: str, outcome: Copied, n: int = 1) -> None:
+        """Add n raw messages of a topic."""
+        self.pseudonymised.labels(_topic(topic), _closed(outcome, Copied)).inc(n)
 
     def count_refused_vectors(self, reason: Refusal, n: int = 1) -> None:
         """Add n vectors that were not used."""

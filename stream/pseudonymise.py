@@ -15,7 +15,8 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -35,6 +36,7 @@ from stream.core.events import PARSERS, BadEvent, User
 from stream.core.intake import key_of
 from stream.dead_letters import DeadLetters, Failure
 from stream.delivery import DeliveryFailed, Headers, Output, Sender, SourceMessage
+from stream.edge import EdgeWatch
 from stream.groups import group_of_acts, group_of_users
 from stream.kafka_client import KafkaSender
 from stream.latest import partitions_of, reading
@@ -56,6 +58,12 @@ _BATCH = 2000
 _WAIT_MS = 500
 #: Until the users known before are under the key in use, acts wait, and look again this often.
 _LOOK_AGAIN_S = 0.5
+
+#: Called with a batch, and those of it that could not be read, once all has arrived.
+OnCopied = Callable[[Sequence[SourceMessage], Sequence[Failure], int], None]
+
+
+Copying = asyncio.Task[None]
 
 
 class Reader(Protocol):
@@ -114,13 +122,19 @@ class Pseudonymise:
     """Copies what a reader gives."""
 
     def __init__(
-        self, names: Pseudonymiser, sender: Sender, dead_letters: DeadLetters, raw_prefix: str
+        self,
+        names: Pseudonymiser,
+        sender: Sender,
+        dead_letters: DeadLetters,
+        raw_prefix: str,
+        on_copied: OnCopied,
     ) -> None:
         """``dead_letters`` go beside the raw topics, ``sender`` sends to ours."""
         self._names = names
         self._sender = sender
         self._dead_letters = dead_letters
         self._raw_prefix = raw_prefix
+        self._on_copied = on_copied
         self._committed: dict[TopicPartition, int] = {}
 
     async def step(self, reader: Reader) -> int:
@@ -159,6 +173,7 @@ class Pseudonymise:
                 await self._sender.send(outputs)
                 # Tried again, the events go twice; they are known by their ids.
                 await self._dead_letters.send_all(failures)
+        self._on_copied(messages, failures, time.time_ns() // 1_000_000)
 
     def _message(self, record: Any) -> SourceMessage:
         return SourceMessage(
@@ -173,48 +188,72 @@ class Pseudonymise:
 
 
 def run_until_told(settings: Settings, names: Pseudonymiser) -> None:
-    """Copy until SIGTERM or Ctrl-C, once a broker is there; what is in hand is copied again."""
+    """Copy until SIGTERM or Ctrl-C, once a broker is there; what is in hand is copied again.
+
+    Raises CannotListen when the address of metrics and health cannot be had, and as ``run`` does.
+    """
 
     async def copy() -> None:
         task = asyncio.current_task()
         assert task is not None
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, task.cancel)
-        await wait_for_broker(settings)
-        await run(settings, names)
+        watch = EdgeWatch(settings)
+        async with watch.serving():
+            await wait_for_broker(settings, watch.no_broker)
+            await run(settings, names, watch)
 
     sys.excepthook = tell_uncaught
     with suppress(asyncio.CancelledError):
         asyncio.run(copy())
 
 
-async def run(settings: Settings, names: Pseudonymiser) -> None:
+async def run(settings: Settings, names: Pseudonymiser, watch: EdgeWatch) -> None:
     """Copy until cancelled.
 
     Raises LookupError when a topic is missing or has not the partitions that it must have,
     KafkaError when there is no broker.
     """
+    watch.readiness.set("broker", True)
     raw = await _raw_settings(settings)
+    watch.readiness.set("topics", True)
+    loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
-        sender, beside = KafkaSender(settings), KafkaSender(raw)
+        sender = KafkaSender(settings, watch.delivered, watch.metrics.count_sent)
+        beside = KafkaSender(raw, watch.delivered)
         for one in (sender, beside):
             stack.push_async_callback(one.stop)
             await one.start()
+        watch.readiness.set("deliveries", True)
         dead_letters = DeadLetters(beside, version("prefstream"), lambda *_: None)
-        copying = Pseudonymise(names, sender, dead_letters, raw.topic_prefix)
-        group = group_of_users(settings, names.key_ids[0])
-        users = await _reading(raw, (USERS.name,), group, stack)
+
+        async def follow(topics: Iterable[str], group: str) -> tuple[AIOKafkaConsumer, Copying]:
+            reader = await _reading(raw, topics, group, stack)
+            places = [
+                (topic, n)
+                for topic in topics
+                for n in await partitions_of(reader, raw.topic_prefix + topic)
+            ]
+            await watch.watch_group(raw, group, places, reader.assignment, stack)
+            copying = Pseudonymise(names, sender, dead_letters, raw.topic_prefix, watch.copied)
+            task = loop.create_task(_follow(copying, reader))
+            stack.callback(task.cancel)
+            return reader, task
+
+        users, following = await follow((USERS.name,), group_of_users(settings, names.key_ids[0]))
         known = await _Known.of(users, raw.topic_prefix + USERS.name)
-        following = asyncio.get_running_loop().create_task(_follow(copying, users))
-        stack.callback(following.cancel)
-        reached = asyncio.get_running_loop().create_task(known.reached())
+        reached = loop.create_task(known.reached())
         stack.callback(reached.cancel)
         await asyncio.wait({following, reached}, return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            await following  # fails: no act may be copied before who declined is known
+        await reached
         log.info("users are known under key=%s: copying their acts", names.key_ids[0])
-        acts = await _reading(raw, ACTS, group_of_acts(settings), stack)
-        # Of its own: what each has committed is its own.
-        also = Pseudonymise(names, sender, dead_letters, raw.topic_prefix)
-        await asyncio.gather(following, _follow(also, acts))
+        watch.readiness.set("users_known", True, f"under key {names.key_ids[0]}")
+        _, also = await follow(ACTS, group_of_acts(settings))
+        watching = loop.create_task(watch.watch_topics(lambda: _raw_settings(settings)))
+        stack.callback(watching.cancel)
+        await asyncio.gather(following, also, watching)
 
 
 async def _raw_settings(settings: Settings) -> Settings:

@@ -24,7 +24,14 @@ from stream.connection import AccessRefused, refusal
 from stream.engine.app import EngineApp
 from stream.engine.loop import KafkaLoopPolicy
 from stream.groups import group_of
-from stream.health import Condition, HealthServer, Progress, Readiness
+from stream.health import (
+    NOT_READY_AFTER_S,
+    CannotListen,
+    Condition,
+    Progress,
+    Readiness,
+    serving,
+)
 from stream.kafka_client import KafkaSender
 from stream.lag import KafkaOffsets, LagProbe, PartitionLag, Place
 from stream.logs import setup_logging, tell_uncaught
@@ -65,8 +72,6 @@ CONDITIONS: dict[ProcessName, tuple[Condition, ...]] = {
         "recovered",
     ),
 }
-#: Not ready without progress for this long; not alive after the setting stall_timeout_s.
-NOT_READY_AFTER_S = 30.0
 #: A worker that does not stop by itself is ended: what it did not acknowledge is read again.
 STOP_DEADLINE_S = 20.0
 #: One that has failed has nothing to bring to an end; its client may wait for a broker meanwhile.
@@ -96,10 +101,6 @@ _EXITS: dict[type[BaseException], int] = {
     AccessRefused: EXIT_REFUSED,
     TracingUnavailable: EXIT_SETTING,
 }
-
-
-class CannotListen(RuntimeError):
-    """The address of metrics and health cannot be had."""
 
 
 #: What a person can mend: its text says all there is to say.
@@ -221,17 +222,9 @@ class _Worker:
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         port = metrics_port(self._settings, self._name)
-        if port:
-            host = self._settings.metrics_host
-            server = HealthServer(self._metrics.registry, self._readiness, host, port)
-            try:
-                await server.start()
-            except OSError as error:
-                raise CannotListen(
-                    f"metrics and health cannot listen on {host}:{port} "
-                    f"(settings metrics_host, metrics_port): {error.strerror or error}"
-                ) from None
-            stack.push_async_callback(server.stop)
+        host = self._settings.metrics_host
+        registry = self._metrics.registry
+        await stack.enter_async_context(serving(registry, self._readiness, host, port))
 
     async def _work(self, stack: AsyncExitStack) -> int:
         settings, readiness = self._settings, self._readiness

@@ -27,6 +27,8 @@ READY_S = 120.0
 PORTS = range(20_000, 32_000)
 #: In the order of their ports.
 PROCESSES = ("encode", "preference", "neighbours")
+#: Theirs, and that of `prefstream pseudonymise` behind them.
+N_PORTS = len(PROCESSES) + 1
 LEADERLESS = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -42,7 +44,7 @@ def free_ports() -> int:
     for _ in range(100):
         port = secrets.choice(PORTS)
         with contextlib.ExitStack() as taken, contextlib.suppress(OSError):
-            for number in range(len(PROCESSES)):
+            for number in range(N_PORTS):
                 taken.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
             return port
     raise RuntimeError("no free ports in a row")

@@ -54,13 +54,14 @@ def pseudonymise() -> None:
             "must not be topic_prefix",
             2,
         )
+    from stream.health import CannotListen
     from stream.logs import setup_logging
     from stream.pseudonymise import run_until_told
     from stream.pseudonyms import BadKeys, Pseudonymiser
     from stream.topic_admin import BrokerAbsent
 
     setup_logging(settings.log_level, settings.log_format)
-    with one_line(BadKeys, BrokerAbsent), broker_errors(settings):
+    with one_line(BadKeys, BrokerAbsent, CannotListen), broker_errors(settings):
         run_until_told(settings, Pseudonymiser.read(settings.pseudonym_key_file))
 
 

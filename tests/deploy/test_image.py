@@ -13,8 +13,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from deploy import healthcheck, image
+from stream.edge import edge_port
 from stream.health import HealthServer, Progress, Readiness
-from stream.worker import PROCESSES
+from stream.settings import Settings
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 BIN = Path(sys.executable).parent
@@ -128,4 +129,5 @@ def test_a_container_that_does_not_listen_yet_is_not_healthy(monkeypatch):
 
 
 def test_the_health_check_asks_every_process():
-    assert len(PROCESSES) == healthcheck.N_PORTS
+    settings = Settings()
+    assert edge_port(settings) == settings.metrics_port + healthcheck.N_PORTS - 1

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from running import Outside, Workers, workers
 
+from stream.edge import PORT_OFFSET
 from stream.pseudonyms import Pseudonymiser
 
 pytestmark = pytest.mark.slow
@@ -67,6 +70,22 @@ class Edge:
             process.terminate()
             # Told to end while it still imports, it ends as anything does.
             assert process.wait(30) in (0, -signal.SIGKILL, -signal.SIGTERM), self.log()
+
+    def get(self, path: str) -> str:
+        """Return what the edge's port says; empty while nobody listens there."""
+        url = f"http://127.0.0.1:{self._ours.port + PORT_OFFSET}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
+        except OSError:
+            return ""
+
+    def n_refused(self) -> float:
+        counter = 'prefstream_pseudonymised_total{outcome="refused"'
+        lines = [n for n in self.get("/metrics").splitlines() if n.startswith(counter)]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
     def log(self) -> str:
         return (self._ours.folder / "edge.log").read_text()
@@ -139,6 +158,10 @@ def test_under_a_new_key_who_declined_is_known_before_any_act(edge, broker, topi
     edge.raw.flush()
     with edge.running():
         until(lambda: len(arrived(broker, topic_prefix)) == 2, "the second act")
+        edge.raw.send("clickstream", "anna", b"{")
+        edge.raw.flush()
+        until(lambda: edge.n_refused() == 1, "the bad one counted")
+        until(lambda: '"ready": true' in edge.get("/ready"), "ready")
     users = Outside(broker, topic_prefix).read("users")
     assert {m.key().decode() for m in users} == set(edge.names.all_of("anna"))
     assert not any(json.loads(m.value())["personalize"] for m in users)

@@ -211,7 +211,8 @@ class Log:
 
 
 def copying(names: Pseudonymiser, ours: Outbox, beside: Outbox) -> Pseudonymise:
-    return Pseudonymise(names, ours, DeadLetters(beside, "1", lambda *_: None), "raw-")
+    letters = DeadLetters(beside, "1", lambda *_: None)
+    return Pseudonymise(names, ours, letters, "raw-", lambda *_: None)
 
 
 async def copy_all(edge: Pseudonymise, log: Log) -> None:
