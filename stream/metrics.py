@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -172,6 +173,10 @@ class Metrics:
             "previous",
             "cause",
         )
+        # As below: the first wave into a band is the one that matters.
+        for labels in product(get_args(Band), ("none", *get_args(Band)), ("event", "timer")):
+            if labels[0] != labels[1]:
+                self.churn_risks.labels(*labels)
         self.churn_assessments = self._counter(
             "churn_assessments_total", "Churn assessments, published or not.", "cause"
         )
@@ -446,6 +451,11 @@ class Metrics:
             self._index_version = version
             self.index_updates.inc()
             self.index_updated.set(now_ms / 1000)
+
+    def show_index_kind(self, kind: str, encoder: str) -> None:
+        """Set which kind of index is in use, over vectors of which encoder."""
+        self.index_info.clear()
+        self.index_info.labels(kind, encoder).set(1)
 
     def observe_lag(self, group: str, reading: Sequence[PartitionLag]) -> None:
         """Show a reading of LagProbe; partitions that are no longer in it disappear."""

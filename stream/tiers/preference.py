@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,7 @@ from faust.types import TP
 from models.catalogue import Catalogue, GivenUp
 from models.churn import BaselineChurn, ChurnModel
 from models.faiss_index import faiss_index
+from models.item_index import ItemIndex
 from models.learnt_items import LearntItems
 from models.recommender import Recommender
 from models.search import ItemSearch, SearchRule
@@ -70,7 +72,9 @@ class PreferenceTier:
         self._dim = model.dim
         self._user_model = user_model(settings, self._encoder_id, self._dim)
         self._churn_model = churn_model(settings)
-        self._catalogue = _catalogue(settings, self._dim, self._texts, self._user_model)
+        self._catalogue = _catalogue(
+            settings, self._dim, self._index, self._texts, self._user_model
+        )
         self._follower = CatalogFollower(settings, self._catalogue, self._encoder_id)
         self._n_refused = 0
         self._is_stopping = False
@@ -78,6 +82,13 @@ class PreferenceTier:
         self._add_users()
         self.app.on_partitions_revoked.connect(self._revoked, weak=False)
         self._revoked_at = time.monotonic()
+
+    def _index(self, dim: int, expected_items: int) -> ItemIndex:
+        """Return an index for so many items, and show its kind: it changes as a catalogue grows."""
+        index = faiss_index(dim, expected_items)
+        kind = type(index).__name__.removesuffix("Index").lower()
+        self._parts.metrics.show_index_kind(kind, self._encoder_id)
+        return index
 
     def _add_users(self) -> None:
         parts, settings = self._parts, self._parts.settings
@@ -274,11 +285,15 @@ class PreferenceTier:
 
 
 def _catalogue(
-    settings: Settings, dim: int, texts: TextIndex | None, model: UserModel | None
+    settings: Settings,
+    dim: int,
+    index: Callable[[int, int], ItemIndex],
+    texts: TextIndex | None,
+    model: UserModel | None,
 ) -> Catalogue:
     return Catalogue(
         dim,
-        partial(faiss_index, dim),
+        partial(index, dim),
         cooccurrence_half_life_ms=settings.cooccurrence_half_life_d * DAY_MS,
         popularity_half_life_ms=settings.popularity_half_life_h * HOUR_MS,
         texts=texts,
