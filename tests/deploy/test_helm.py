@@ -63,6 +63,7 @@ FULL: Resource = {
     "metrics": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True},
+        "dashboards": {"enabled": True},
     },
     "networkPolicy": {
         "brokers": [{"podSelector": {"matchLabels": {"strimzi.io/cluster": "events"}}}],
@@ -325,6 +326,22 @@ def test_the_alerts_are_those_that_are_tested():
     (rule,) = of_kind("PrometheusRule", FULL)
     tested = yaml.safe_load((CHART.parents[1] / "prometheus/alerts.yml").read_text())
     assert rule["spec"] == tested
+
+
+def test_grafana_is_given_the_dashboards_that_are_tested():
+    folder = CHART.parents[1] / "grafana/dashboards"
+    found = {
+        name: (json.loads(text), labelled["metadata"])
+        for labelled in of_kind("ConfigMap", FULL)
+        if "-dashboard-" in labelled["metadata"]["name"]
+        for name, text in labelled["data"].items()
+    }
+    tested = {f"prefstream-{path.name}": json.loads(path.read_text()) for path in folder.iterdir()}
+    assert {name: dashboard for name, (dashboard, _) in found.items()} == tested
+    for _, metadata in found.values():
+        assert metadata["labels"]["grafana_dashboard"] == "1"
+        assert metadata["annotations"] == {"grafana_folder": "prefstream"}
+    assert [m for m in of_kind("ConfigMap", PLAIN) if "-dashboard-" in m["metadata"]["name"]] == []
 
 
 def test_series_carry_the_job_and_tier_that_alerts_and_dashboards_go_by():

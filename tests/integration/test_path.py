@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from pathlib import Path
 
 import pytest
 from running import Outside, Workers, next_of, workers
 
 pytestmark = pytest.mark.slow
 
-DASHBOARD = Path(__file__).parents[2] / "deploy/grafana/dashboards/prefstream.json"
 TITLES = {
     "shoe": "Trail running shoes",
     "road": "Road running shoes",
@@ -174,16 +171,3 @@ def test_a_restart_loses_nothing_and_repeats_nothing(shop):
     for message in out:
         by_id.setdefault(message["recommendation_id"], set()).add(json.dumps(message))
     assert all(len(versions) == 1 for versions in by_id.values())
-
-
-def test_every_metric_of_the_dashboard_is_on_a_live_worker(shop):
-    running, outside = shop
-    consumer = outside.follow(["recommendations"])
-    outside.send("clickstream", "anna", act(1, item_id="shoe", type="click"))
-    outside.send("searches", "anna", act(2, query="coffee"))
-    recommendation(consumer)
-    exposed = running.get("encode", "/metrics")[1] + running.get("preference", "/metrics")[1]
-    used = set(re.findall(r"\bprefstream_\w+", DASHBOARD.read_text()))
-    assert used
-    assert {name for name in used if name not in exposed} == set()
-    assert running.get("preference", "/table")[0] == 404
