@@ -40,12 +40,15 @@ class CatalogueView(Protocol):
 @dataclass(frozen=True, slots=True)
 class SearchRule:
     """How the parts of a score weigh: ``words`` and ``interest`` beside a cosine; ``feedback`` is
-    the share of the cosine that the best ``speakers`` have, in place of the query."""
+    the share of the cosine that the best ``speakers`` have, in place of the query. ``heads`` is
+    what an item loses whose title has a word of the query, but as what the thing is for or like:
+    of who seeks a laptop, laptop cases."""
 
     words: float = 0.2
     feedback: float = 0.5
     speakers: int = 10
     interest: float = 0.0
+    heads: float = 0.0
 
 
 class ItemSearch:
@@ -85,10 +88,11 @@ class ItemSearch:
             return []
         vectors = self._catalogue.centred(pool)
         rest = np.zeros(len(pool), np.float32)
-        rest[np.searchsorted(pool, found.rows)] = self._rule.words * found.scores
-        if query.interest is not None and self._rule.interest:
-            rest += np.float32(self._rule.interest) * (vectors @ query.interest)
+        matched = np.searchsorted(pool, found.rows)
+        rest[matched] = self._rule.words * found.scores - self._rule.heads * ~found.is_named
         scores = vectors @ self._told(vectors, unit, rest) + rest
+        if query.interest is not None and self._rule.interest:
+            scores += np.float32(self._rule.interest) * _moved(vectors @ query.interest, matched)
         best = np.argsort(-scores, kind="stable")[:k]
         by_words, by_meaning = np.isin(pool[best], found.rows), np.isin(pool[best], near)
         return [
@@ -123,5 +127,17 @@ class ItemSearch:
             allowed = self._catalogue.recommendable(found.rows)
             # Many that match may be sold out.
             if len(found.rows) < n_asked or allowed.sum() >= self._n_candidates // 2:
-                return Found(found.rows[allowed], found.scores[allowed])
+                rows, scores, is_named = found
+                return Found(rows[allowed], scores[allowed], is_named[allowed])
             n_asked *= 4
+
+
+def _moved(cosines: NDArray[np.float32], matched: Rows) -> NDArray[np.float32]:
+    """Return what an interest does to each score, (n,): the ``matched`` rise, the others fall.
+
+    Both by as much as it tells them apart; so no liking brings what shares no word with the query
+    before what does, unless it was there without.
+    """
+    moved = (cosines - 1) / 2
+    moved[matched] += 1
+    return np.asarray(moved, np.float32)

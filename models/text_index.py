@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -13,23 +14,28 @@ from numpy.typing import NDArray
 
 from models.items import ItemFacts
 from models.slab import Rows
-from models.tokenise import words
+from models.tokenise import head, words
 
 #: Of tantivy; what a word's weight is multiplied with at most is one more.
 _K1 = 1.2
 _HEAP_BYTES = 15_000_000
 #: Longer texts and queries are cut here: they would be slow, and say no more.
 _MAX_CHARS, _MAX_QUERY_WORDS = 2000, 32
+# No hash of 32 bits.
+_NO_HEAD = 1 << 32
 
 
 class Found(NamedTuple):
     """Items that share a word with a query, best first: rows (n,), and how well each matches.
 
     1 would be an item that holds every word more often than any does; so queries compare.
+    ``is_named`` tells of which the query names the thing itself, (n,): of "laptop case" it is
+    "case" that does; so it is where a title's head is not known.
     """
 
     rows: Rows
     scores: NDArray[np.float32]
+    is_named: NDArray[np.bool_]
 
 
 class TextIndex:
@@ -87,8 +93,8 @@ class TextIndex:
             for row, item in some:
                 # By a text: a number given here is taken for another type, and nothing is deleted.
                 self._writer.delete_documents_by_term("key", str(row))
-                if text := _searched(item):
-                    self._writer.add_document(_document(row, text))
+                if item is not None and (text := _searched(item)):
+                    self._writer.add_document(_document(row, text, item.title))
             if some or is_cleared:
                 self._writer.commit()
                 self._index.reload()
@@ -106,15 +112,18 @@ class TextIndex:
         searcher = self._searcher
         known = self._weights(searcher, words(query[:_MAX_CHARS]))
         if not known or k < 1:
-            return Found(np.empty(0, np.int64), np.empty(0, np.float32))
+            return Found(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, bool))
         terms = [
             (tantivy.Occur.Should, tantivy.Query.term_query(self._schema, "words", word, "freq"))
             for word in known
         ]
         hits = searcher.search(tantivy.Query.boolean_query(terms), k, count=False).hits
-        rows = searcher.fast_field_values("row", [address for _, address in hits])
+        addresses = [address for _, address in hits]
+        rows = searcher.fast_field_values("row", addresses)
         scores = np.array([score for score, _ in hits], np.float32)
-        return Found(np.array(rows, np.int64), scores / np.float32(sum(known.values())))
+        named = np.array([_NO_HEAD, *map(_head_id, known)])
+        is_named = np.isin(np.array(searcher.fast_field_values("head", addresses), np.int64), named)
+        return Found(np.array(rows, np.int64), scores / np.float32(sum(known.values())), is_named)
 
     @staticmethod
     def _weights(searcher: tantivy.Searcher, query: Sequence[str]) -> dict[str, float]:
@@ -135,6 +144,7 @@ def _schema() -> tantivy.Schema:
     builder.add_text_field("words", tokenizer_name="whitespace", index_option="freq")
     builder.add_text_field("key", tokenizer_name="raw", index_option="basic")
     builder.add_unsigned_field("row", fast=True)
+    builder.add_unsigned_field("head", fast=True)
     return builder.build()
 
 
@@ -145,9 +155,15 @@ def _searched(item: ItemFacts | None) -> str:
     return " ".join([item.title, item.brand or "", *item.categories])[:_MAX_CHARS]
 
 
-def _document(row: int, text: str) -> tantivy.Document:
+def _head_id(word: str) -> int:
+    # One word in 4,000 million is taken for another.
+    return zlib.crc32(word.encode()) if word else _NO_HEAD
+
+
+def _document(row: int, text: str, title: str) -> tantivy.Document:
     document = tantivy.Document()
     document.add_text("words", " ".join(words(text)))
     document.add_text("key", str(row))
     document.add_unsigned("row", row)
+    document.add_unsigned("head", _head_id(head(title[:_MAX_CHARS])))
     return document

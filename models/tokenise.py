@@ -20,6 +20,13 @@ _STOP_ENGLISH = (
 _STOP_CHINESE = "的 了 和 与 及 或 在 是 等 以及"
 _STOP = frozenset([*_STOP_ENGLISH.split(), *_STOP_CHINESE.split()])
 
+#: Behind these a title says what the thing is for, or of; before them, what it is.
+_BEHIND = re.compile(
+    r"\b(?:and|by|compatible|for|from|in|of|to|with)\b|适用|用于|[,，(（\[【/|–—+:：]| - ",
+    re.IGNORECASE,
+)
+_HAS_DIGIT = re.compile(r"\d")
+
 _of_thread = threading.local()
 
 
@@ -38,6 +45,18 @@ def words(text: str) -> list[str]:
         else:
             found += _stems([run])
     return [word for word in found if word not in _STOP] or found
+
+
+def head(title: str) -> str:
+    """Return the word for what a title's thing is, as ``words`` has it; empty where none is found.
+
+    English and Chinese name the thing last: a laptop case is a case. Numbers of models behind it,
+    and what it is for, say nothing of that.
+    """
+    named = next((part for part in _BEHIND.split(title) if part.strip()), "")
+    runs = [run for run in _RUNS.findall(unicodedata.normalize("NFKC", named)) if len(run) > 1]
+    of_letters = [run for run in runs if not _HAS_DIGIT.search(run)]
+    return words(of_letters[-1])[-1] if of_letters else ""
 
 
 def needs_dictionary(text: str) -> bool:

@@ -94,10 +94,35 @@ def test_the_first_items_found_speak_for_the_query():
 
 
 def test_an_interest_moves_items_by_its_weight_alone():
-    cup = word_vectors(["tea cup"], DIM)[0]
-    plain, personal = Shop(*TITLES), Shop(*TITLES, interest=2.0)
-    assert ids(plain("red tea", interest=cup)) == ids(plain("red tea"))
-    assert ids(personal("red", interest=cup))[0] == "3"
+    shoes = word_vectors(["red leather shoes"], DIM)[0]
+    plain, personal = Shop(*TITLES), Shop(*TITLES, interest=4.0)
+    assert ids(plain("red boots", interest=shoes)) == ids(plain("red boots"))
+    assert ids(plain("red boots"))[0] == "0"
+    assert ids(personal("red boots", interest=shoes))[0] == "1"
+
+
+@pytest.mark.parametrize("liked", TITLES)
+@pytest.mark.parametrize("query", ["red", "tea", "leather lamp", "boots"])
+def test_no_interest_puts_what_shares_no_word_over_what_does(liked: str, query: str):
+    def pairs(found: list[Match]) -> set[tuple[str, str]]:
+        """Every match by words, with each item behind it that shares none."""
+        return {
+            (first.item_id, other.item_id)
+            for place, first in enumerate(found)
+            for other in found[place:]
+            if first.source != "meaning" and other.source == "meaning"
+        }
+
+    interest = word_vectors([liked], DIM)[0]
+    plain, personal = Shop(*TITLES), Shop(*TITLES, interest=1.0)
+    assert pairs(plain(query)) <= pairs(personal(query, interest=interest))
+
+
+def test_what_is_only_for_what_is_sought_comes_behind_it():
+    titles = ["classic laptop case", "stand for laptop", "fast laptop", "mouse"]
+    assert ids(Shop(*titles)("laptop", meant="classic laptop case"))[0] == "0"
+    found = ids(Shop(*titles, heads=1.0)("laptop", meant="classic laptop case"))
+    assert found.index("2") < min(found.index("0"), found.index("1"))
 
 
 def test_an_empty_shop_answers_with_nothing_and_no_query_with_no_answer():

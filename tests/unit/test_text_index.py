@@ -106,3 +106,17 @@ def test_no_more_than_k_are_returned():
     texts = index(*(f"lamp {n}" for n in range(9)))
     assert len(found(texts, "lamp", 3)) == 3
     assert found(texts, "lamp", 0) == []
+
+
+def test_it_tells_whether_a_query_names_the_thing_itself():
+    texts = index(
+        "Laptop Case", "Stand for laptop", "ThinkPad Laptop T14", "L1906", "手机壳", "手机"
+    )
+    for query, named in {
+        "laptop": {0: False, 1: False, 2: True},
+        "laptop case": {0: True, 1: False, 2: True},
+        "l1906": {3: True},  # a title of numbers does not say what it is
+        "手机": {4: False, 5: True},
+    }.items():
+        found = texts.search(query, 10)
+        assert dict(zip(found.rows.tolist(), found.is_named.tolist(), strict=True)) == named, query

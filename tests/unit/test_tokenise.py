@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.tokenise import load_dictionary, needs_dictionary, words
+from models.tokenise import head, load_dictionary, needs_dictionary, words
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,20 @@ def test_the_dictionary_is_needed_for_chinese_alone_and_loaded_once():
     assert not needs_dictionary("bluetooth speaker")
     load_dictionary()
     assert not needs_dictionary("蓝牙耳机")
+
+
+@pytest.mark.parametrize(
+    ("title", "thing"),
+    [
+        ("SP17 Classic Laptop Sleeve", "sleev"),
+        ("L1906 Flat Panel Monitor 19", "monitor"),
+        ("Mascara, very black, 8 ml", "mascara"),
+        ("FireWire adapter for laptops", "adapt"),
+        ("For iPhone", "iphon"),
+        ("DCP-7030", ""),
+        ("小米手机壳（黑色）", "壳"),
+        ("", ""),
+    ],
+)
+def test_a_title_names_its_thing_last(title: str, thing: str) -> None:
+    assert head(title) == thing
