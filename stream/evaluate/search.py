@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from models.catalogue import Catalogue
+from models.cross_encoder import open_cross_encoder
 from models.evaluation import intervals, ranking
 from models.evaluation.ranking import PerUser
 from models.evaluation.splits import chosen_on_other_folds
 from models.items import ItemFacts
-from models.matches import Query
+from models.matches import Match, Query
+from models.reranking import PairScorer, Reranking, RerankRule
 from models.search import ItemSearch, SearchRule
 from models.text_index import TextIndex
 from stream.agents.encode import item_text
@@ -33,6 +35,8 @@ K = 10
 #: What the weights are chosen from: of words, and of the items that speak for a query.
 _WORDS = (0.0, 0.1, 0.2, 0.4, 0.8)
 _FEEDBACK = (0.0, 0.3, 0.5, 0.7, 0.85)
+#: And beside a cross-encoder, with its own weight and that of heads: words, feedback, heads, it.
+_BESIDE = ((0.1, 0.2, 0.4), (0.3, 0.5), (0.0, 0.15, 0.3), (0.0, 0.5, 1.0, 2.0))
 #: Orders tried of products that a ranker holds for equally good.
 _N_ORDERS = 20
 _QUICK_SHARE = 3
@@ -70,6 +74,9 @@ def evaluate(
         "BM25 (words alone)": _ndcg(shop.by_words, asked),
         "meaning alone (cosine)": _ndcg(shop.by_meaning, asked),
     }
+    if settings.search_reranker:
+        on_step("the cross-encoder")
+        values |= _reranked(shop, ratings, asked, settings)
     on_step("baselines")
     values |= _baselines(ratings, asked)
     yield _evaluated(values, settings, len(asked))
@@ -111,6 +118,65 @@ class _Shop:
 
     def by_meaning(self, rated: Rated) -> NDArray[np.floating]:
         return self._items[rated.items] @ self._vector_of[rated.query]
+
+
+class _Remembering:
+    """A cross-encoder that reads each pair once, whatever the weights that are tried."""
+
+    def __init__(self, scorer: PairScorer) -> None:
+        self.name = scorer.name
+        self._scorer = scorer
+        self._said: dict[tuple[str, str], float] = {}
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._said]
+        if new:
+            self._said |= dict(zip(new, self._scorer.scores(new).tolist(), strict=True))
+        return np.array([self._said[pair] for pair in pairs], np.float32)
+
+
+def _reranked(
+    shop: _Shop, ratings: Ratings, asked: Sequence[Rated], settings: Settings
+) -> dict[str, PerUser]:
+    """Return what the live search reaches with a cross-encoder, which reads the first rated
+    products of each query, as it reads the first of all in a shop."""
+    scorer = _Remembering(open_cross_encoder(settings.search_reranker))
+    words, feedback, heads, weights = _BESIDE
+
+    def beside(weight: float, k: int) -> Reranking:
+        rule = RerankRule(weight, k)
+        return Reranking(scorer, lambda item: ratings.titles[int(item)], rule, lambda: 0.0)
+
+    most = max(len(rated.items) for rated in asked)
+    found: dict[int, list[PerUser]] = {settings.search_reranker_k: [], most: []}
+    for rule in (SearchRule(w, f, heads=h) for w, f, h in product(words, feedback, heads)):
+        scores = shop.by_rule(rule)
+        for k, weight in product(found, weights):
+            found[k].append(_ndcg(_anew(scores, beside(weight, k)), asked))
+    alone = _anew(lambda rated: np.zeros(len(rated.items)), beside(1.0, most))
+    return {
+        f"with the cross-encoder on the first {k}, all weights chosen on other queries": (
+            chosen_on_other_folds(np.array(values))
+        )
+        for k, values in found.items()
+    } | {"the cross-encoder alone": _ndcg(alone, asked)}
+
+
+def _anew(scores: Scorer, reranking: Reranking) -> Scorer:
+    rng = np.random.default_rng(0)
+
+    def scored(rated: Rated) -> NDArray[np.floating]:
+        of_each = scores(rated)
+        # What ties is in no order: that of the file is a search engine's.
+        order = rng.permutation(len(of_each))
+        order = order[np.argsort(-of_each[order], kind="stable")]
+        found = [Match(str(rated.items[n]), float(of_each[n]), "both") for n in order.tolist()]
+        [better] = reranking.reranked([rated.query], [found], until=1.0)
+        assert better is not None
+        score_of = {match.item_id: match.score for match in better}
+        return np.array([score_of[str(item)] for item in rated.items])
+
+    return scored
 
 
 def _baselines(ratings: Ratings, asked: Sequence[Rated]) -> dict[str, PerUser]:

@@ -17,6 +17,7 @@ from models.faiss_index import faiss_index
 from models.item_index import ItemIndex
 from models.learnt_items import LearntItems
 from models.recommender import Recommender
+from models.reranking import Reranking, RerankRule
 from models.search import ItemSearch, SearchRule
 from models.text_index import TextIndex
 from models.user_model import UserModel
@@ -149,7 +150,12 @@ class PreferenceTier:
             Interests(self._catalogue, rules) if is_personal else None,
             encoder_id=self._encoder_id,
             k=settings.search_k,
+            reranking=reranking(settings, self._title),
         )
+
+    def _title(self, item_id: str) -> str:
+        facts = self._catalogue.facts(item_id)
+        return facts.title if facts is not None else ""
 
     async def start(self) -> None:
         """Catch up with the catalogue, so that no user is answered from half of it.
@@ -324,7 +330,23 @@ def _search_rule(settings: Settings) -> SearchRule:
         words=settings.search_words,
         feedback=settings.search_feedback,
         interest=settings.search_personalisation,
+        heads=settings.search_heads,
     )
+
+
+def reranking(settings: Settings, title_of: Callable[[str], str]) -> Reranking | None:
+    """Return what the settings name, None without a model; raises ModelError."""
+    if not settings.search_reranker:
+        return None
+    # ONNX Runtime takes some 30 MB, and a package that only who reranks installs.
+    from models.cross_encoder import open_cross_encoder
+
+    rule = RerankRule(
+        settings.search_reranker_weight,
+        settings.search_reranker_k,
+        settings.search_reranker_ms / 1000,
+    )
+    return Reranking(open_cross_encoder(settings.search_reranker), title_of, rule, time.monotonic)
 
 
 def _publishing(settings: Settings, encoder: str) -> Publishing:

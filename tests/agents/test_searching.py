@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from builders import user
-from fakes import Killed, Outbox
+from fakes import Killed, Outbox, TitleLover
 from preference_stage import PreferenceStage, again, new_table, outcomes, results
 
 from models.items import ItemFacts
@@ -160,3 +160,32 @@ async def test_a_very_long_query_is_answered_under_its_beginning(stage: Preferen
     (answer,) = results(await stage(stage.searched("red boots " * 9000)))
     assert answer.query == ("red boots " * 9000)[:1000]
     assert len(msgspec.json.encode(answer)) < 10_000
+
+
+async def test_a_cross_encoder_orders_what_was_found_and_is_named(tmp_path: Path) -> None:
+    loved = TitleLover("desk lamp light")
+    stage = PreferenceStage(
+        new_table(tmp_path), Outbox(), scorer=loved, search_k=1, search_reranker_weight=10
+    )
+    stage.stock()
+    await stage.start()
+    (answer,) = results(await stage(stage.searched("red boots")))
+    # It was read beyond what is shown.
+    assert [item.item_id for item in answer.items] == ["lamp"]
+    assert answer.model.ranker == "search-1+title-lover"
+
+
+async def test_who_searches_has_an_answer_where_the_cross_encoder_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = TitleLover(is_broken=True)
+    stage = PreferenceStage(new_table(tmp_path), Outbox(), scorer=broken)
+    stage.stock()
+    await stage.start()
+    answers = results(await stage(stage.searched("red boots"), stage.searched("tea")))
+    assert [len(answer.items) for answer in answers] == [8, 8]
+    assert {answer.model.ranker for answer in answers} == {"search-1"}
+    assert "out of order" in caplog.text
+    broken.is_broken = False
+    (answer,) = results(await stage(stage.searched("red boots")))
+    assert answer.model.ranker == "search-1+title-lover"
