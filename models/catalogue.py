@@ -19,6 +19,7 @@ from models.candidates import Held
 from models.catalogue_state import CatalogueState, NeighbourState
 from models.hashed_ids import hash_of
 from models.item_index import PADDING, ExactIndex, ItemIndex, Vectors, check_dim, nothing_found
+from models.item_traits import ItemTraits, Traits
 from models.item_vectors import ItemVectors
 from models.items import ItemFacts
 from models.learnt_items import LearntItems
@@ -79,6 +80,7 @@ class Catalogue:
         for learnt in self._learning():
             learnt.clear()
         self._facts: dict[int, ItemFacts] = {}
+        self._traits = ItemTraits()
         self._neighbours = NeighbourTable(cooccurrence_ms)
         self._popularity = Popularity(popularity_ms)
         self._arrivals = Order()
@@ -102,6 +104,7 @@ class Catalogue:
                 self._facts[row] = item
                 self._in_stock[row] = item.in_stock
                 self._arrivals.put(row, item.appeared_ms)
+            self._traits.put(rows.tolist(), items)
             if self._texts is not None:
                 self._texts.put(rows.tolist(), items)
             self._judge(rows)
@@ -378,6 +381,12 @@ class Catalogue:
         """
         with self._lock:
             return self._neighbours.get(rows)
+
+    def traits(self, rows: Rows, now_ms: int) -> Traits:
+        """Return what the shop says of given-out rows and how many took them, as of now."""
+        with self._lock:
+            users = self._neighbours.users(rows, now_ms)
+            return self._traits.get(rows, users, self._popularity.counts(rows, now_ms), now_ms)
 
     def popular(self, k: int, region: str | None, now_ms: int) -> Rows:
         """Return min(k, len(self)) rows: the region's most popular, then all's, then the newest."""

@@ -65,26 +65,41 @@ def promising(
 def score(
     pools: Pools, vectors: Vectors, shoppers: Shoppers, rule: HybridRule
 ) -> NDArray[np.float32]:
-    """Return the scores (m,) of pools whose centred vectors are ``vectors`` (m, dim).
+    """Return the scores (m,) of pools whose centred vectors are ``vectors`` (m, dim)."""
+    scores = text_part(pools, vectors, shoppers, rule) + _beside_text(pools, shoppers, rule)
+    own = repeats(pools, shoppers)
+    at = pools.history[own]
+    lost = rule.repeat_penalty + rule.learnt * pools.fit[at].clip(min=0)
+    scores[at] -= lost * shoppers.reach[shoppers.owners[own]]
+    return scores
+
+
+def text_part(
+    pools: Pools, vectors: Vectors, shoppers: Shoppers, rule: HybridRule
+) -> NDArray[np.float32]:
+    """Return the part of the scores that texts speak for, (m,).
 
     What resembles an item that the shopper is against loses by it; what does not gains nothing.
     """
-    scores = _beside_text(pools, shoppers, rule)
+    part = np.empty(len(pools.rows), np.float32)
     against = shoppers.against.tolist()
     for shopper, (start, end) in enumerate(bounds_of_each(pools.owners, len(shoppers))):
-        scores[start:end] += vectors[start:end] @ shoppers.queries[shopper]
+        part[start:end] = vectors[start:end] @ shoppers.queries[shopper]
         if against[shopper]:
             elements = shoppers.elements(shopper)
             coefficients = shoppers.coefficients[elements].clip(max=0)
             alike = (vectors[start:end] @ shoppers.vectors[elements].T).clip(min=0)
-            scores[start:end] += np.float32(rule.text_share) * (alike @ coefficients)
+            part[start:end] += np.float32(rule.text_share) * (alike @ coefficients)
     # That an item resembles itself is no reason to show it; that it was disliked is one not to.
-    own = np.flatnonzero((pools.history != PADDING) & (shoppers.coefficients > 0))
+    own = repeats(pools, shoppers)
     at = pools.history[own]
-    itself = rule.text_share * shoppers.coefficients[own] * (vectors[at] ** 2).sum(axis=1)
-    lost = rule.repeat_penalty + rule.learnt * pools.fit[at].clip(min=0)
-    scores[at] -= itself + lost * shoppers.reach[shoppers.owners[own]]
-    return scores
+    part[at] -= rule.text_share * shoppers.coefficients[own] * (vectors[at] ** 2).sum(axis=1)
+    return part
+
+
+def repeats(pools: Pools, shoppers: Shoppers) -> NDArray[np.int64]:
+    """Return the elements that speak for an item which is itself among the pools, (r,)."""
+    return np.flatnonzero((pools.history != PADDING) & (shoppers.coefficients > 0))
 
 
 def best_of_each(

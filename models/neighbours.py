@@ -124,6 +124,12 @@ class NeighbourTable:
         of_each = np.repeat(places, np.count_nonzero(known, axis=1))
         return others[known].astype(np.int64), of_each, c[known]
 
+    def users(self, rows: Rows, now_ms: int) -> NDArray[np.float64]:
+        """Return the decayed count of users of each row as of now, (n,); 0 where unknown."""
+        self._grow(int(rows.max(initial=0)) + 1)
+        log_users = 2 * self._half_log_users[rows] - now_ms / self._half_life_ms
+        return np.where(np.isinf(log_users) | (rows < 0), 0.0, np.exp2(np.minimum(log_users, 60)))
+
     def rows(self) -> Iterator[tuple[int, Taken, float, int]]:
         """Yield row, what is taken with it, its users, as of when."""
         for row in np.flatnonzero(self._line).tolist():

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
+from models.rows import grown
 from models.slab import Rows
 
 #: Sorting fewer than this costs nothing worth saving.
@@ -56,12 +58,16 @@ class Popularity:
         self._facts: dict[int, tuple[float, Mapping[str, float], int]] = {}
         self._everywhere = Order()
         self._regions: dict[str, Order] = {}
+        self._counts = np.zeros(0, np.float64)  # by row, as of ``_as_of_ms``
+        self._as_of_ms = np.zeros(0, np.int64)  # by row
 
     def put(self, row: int, popularity: float, regions: Mapping[str, float], as_of_ms: int) -> None:
         """Replace what is known of a row."""
         for region in self._facts.get(row, (0.0, {}, 0))[1].keys() - regions.keys():
             self._drop_from(region, row)
         self._facts[row] = (popularity, regions, as_of_ms)
+        self._grow(row + 1)
+        self._counts[row], self._as_of_ms[row] = popularity, as_of_ms
         self._set(self._everywhere, row, popularity, as_of_ms)
         for region, share in regions.items():
             self._set(self._regions.setdefault(region, Order()), row, share, as_of_ms)
@@ -70,6 +76,15 @@ class Popularity:
         for region in self._facts.pop(row, (0.0, {}, 0))[1]:
             self._drop_from(region, row)
         self._everywhere.drop(row)
+        self._grow(row + 1)
+        self._counts[row] = 0
+
+    def counts(self, rows: Rows, now_ms: int) -> NDArray[np.float64]:
+        """Return the popularity of each row as of now, (n,); 0 where unknown."""
+        self._grow(int(rows.max(initial=0)) + 1)
+        ages = (now_ms - self._as_of_ms[rows]) / self._half_life_ms
+        # A count from ahead of us, by a clock that is behind, is as of now.
+        return np.where(rows < 0, 0.0, self._counts[rows] * np.exp2(-ages.clip(min=0)))
 
     def best_first(self, region: str | None, now_ms: int) -> list[Rows]:
         """Return the region's order, if it has one, and that of all."""
@@ -82,6 +97,10 @@ class Popularity:
         """Yield row, popularity, its regions, as of when."""
         for row, (popularity, regions, as_of_ms) in self._facts.items():
             yield row, popularity, regions, as_of_ms
+
+    def _grow(self, n: int) -> None:
+        self._counts = grown(self._counts, n)
+        self._as_of_ms = grown(self._as_of_ms, n)
 
     def _set(self, order: Order, row: int, popularity: float, as_of_ms: int) -> None:
         if popularity > 0:

@@ -72,7 +72,8 @@ def rank(
     return ranked(shoppers, sources, catalogue, rule, k, diversity)
 
 
-def _n_best(k: int) -> int:
+def n_best(k: int) -> int:
+    """Return among how many candidates MMR chooses k."""
     return max(_SMALLEST_POOL, _POOL_PER_PICK * k)
 
 
@@ -84,17 +85,17 @@ def _rank_in_numpy(
     k: int,
     diversity: float,
 ) -> Picks:
-    found, together, n_best = sources.found, sources.together, _n_best(k)
-    pools = merge(shoppers, found, sources.foreseen, sources.shelf, together, catalogue)
-    pools = pools.take(promising(pools, found.beyond, shoppers, rule, n_best))
+    n = n_best(k)
+    pools = _merge_in_numpy(shoppers, sources, catalogue)
+    pools = pools.take(promising(pools, sources.found.beyond, shoppers, rule, n))
     vectors = catalogue.centred(pools.rows)
     scores = score(pools, vectors, shoppers, rule)
-    best = best_of_each(pools.owners, scores, n_best)
+    best = best_of_each(pools.owners, scores, n)
     best = best[~shoppers.is_blank[pools.owners[best]]]
     bounds = bounds_of_each(pools.owners[best], len(shoppers))
     picked = best[pick_diverse(bounds, scores[best], vectors[best], k, diversity)]
     chosen = pools.take(picked)
-    columns, shares = weightiest(chosen, vectors[picked], shoppers, together, rule)
+    columns, shares = weightiest(chosen, vectors[picked], shoppers, sources.together, rule)
     starts = np.searchsorted(chosen.owners, np.arange(len(shoppers) + 1)).tolist()
     return Picks(chosen.rows, scores[picked], starts, columns, shares)
 
@@ -140,11 +141,22 @@ def _rank_natively(
             rule.new_arrival,
             rule.learnt,
             rule.repeat_penalty,
-            _n_best(k),
+            n_best(k),
             k,
             diversity,
         )
     return Picks(pools.rows[positions], scores, starts.tolist(), columns, shares)
+
+
+def merged(shoppers: Shoppers, sources: Sources, catalogue: CatalogueView) -> Pools:
+    """Return the candidates of all sources, each once for a shopper."""
+    merge_them = _merge_natively if native.is_on() else _merge_in_numpy
+    return merge_them(shoppers, sources, catalogue)
+
+
+def _merge_in_numpy(shoppers: Shoppers, sources: Sources, catalogue: CatalogueView) -> Pools:
+    shelf, together = sources.shelf, sources.together
+    return merge(shoppers, sources.found, sources.foreseen, shelf, together, catalogue)
 
 
 def _merge_natively(shoppers: Shoppers, sources: Sources, catalogue: CatalogueView) -> Pools:

@@ -13,6 +13,7 @@ from models.evidence import Evidence
 from models.hybrid import HybridRule
 from models.item_index import PADDING, Vectors
 from models.profile import Reason, ReasonKind, Source
+from models.ranking_features import GROUPS, Group
 from models.shoppers import Shoppers
 
 #: Reasons given per item at most, and the share of the score below which one is not worth saying.
@@ -46,13 +47,20 @@ SOURCE_OF: dict[ReasonKind, Source] = {
 
 
 def weightiest(
-    picked: Pools, vectors: Vectors, shoppers: Shoppers, together: Together, rule: HybridRule
+    picked: Pools,
+    vectors: Vectors,
+    shoppers: Shoppers,
+    together: Together,
+    rule: HybridRule,
+    added: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return what speaks most for each item picked, by columns, and its shares, both (m, MOST).
 
     ``vectors`` (m, dim) are the centred ones of the items picked. With ``width`` the most elements
     that a shopper has, a column is one of these: an element by its text, from 0 on; an element by
     what was taken together with it, from ``width`` on; one of ``_EXTRAS``, from twice that on.
+    ``added`` (m, len(GROUPS)) is what each group of features added to a ranker's score; without it,
+    what the hybrid's terms added to its own is told.
     """
     width = _width(shoppers)
     parts = np.zeros((len(picked.rows), 2 * width + len(_EXTRAS)), np.float32)
@@ -62,10 +70,11 @@ def weightiest(
     places = np.arange(len(shoppers.owners)) - shoppers.starts[shoppers.owners]
     own = np.flatnonzero(picked.history != PADDING)
     parts[picked.history[own], places[own]] = 0
-    # What a user model says is read off the newest acts too, and so is an interest of the moment.
-    fit = rule.learnt * shoppers.reach[picked.owners] * picked.fit
-    fit[picked.history[own]] = 0
-    parts[:, 2 * width + 1] += fit
+    if added is None:
+        # What a user model says is read off the newest acts too: an interest of the moment.
+        fit = rule.learnt * shoppers.reach[picked.owners] * picked.fit
+        fit[picked.history[own]] = 0
+        parts[:, 2 * width + 1] += fit
     entries = np.flatnonzero(picked.entries != PADDING)
     elements = together.elements[entries]
     parts[picked.entries[entries], width + places[elements]] = (
@@ -77,6 +86,8 @@ def weightiest(
     parts[:, 2 * width + 2] = rule.popular * reach * picked.popular
     parts[:, 2 * width + 3] = rule.new_arrival * reach * picked.new_arrival
     np.maximum(parts, 0, out=parts)
+    if added is not None:
+        parts = _as_added(parts, added, width)
     parts /= np.maximum(parts.sum(axis=1, keepdims=True), 1e-12)
     top = np.argpartition(parts, -MOST, axis=1)[:, -MOST:]
     falling = np.argsort(-np.take_along_axis(parts, top, axis=1), axis=1)
@@ -105,6 +116,32 @@ def tell(
         ]
         for evidence, (start, end) in zip(shoppers.evidences, pairwise(starts), strict=True)
     ]
+
+
+def _as_added(
+    parts: NDArray[np.float32], added: NDArray[np.float32], width: int
+) -> NDArray[np.float32]:
+    """Return the parts with what a ranker's groups add in place of what the hybrid's terms do.
+
+    Within texts, and within co-occurrence, what the elements add stays in proportion.
+    """
+    adds: dict[Group, NDArray[np.float32]] = dict(zip(GROUPS, np.maximum(added, 0).T, strict=True))
+    told = np.zeros_like(parts)
+    long, recent, popular, new = range(2 * width, 2 * width + len(_EXTRAS))
+    # The interest sums speak through texts as well.
+    by_text, by_pairs = np.r_[0:width, long, recent], np.r_[width : 2 * width]
+    for columns, of_group in ((by_text, adds["text"]), (by_pairs, adds["together"])):
+        of_it = parts[:, columns]
+        total = of_it.sum(axis=1)
+        is_split = total > 0
+        told[:, columns] += of_it * (of_group / np.where(is_split, total, np.inf))[:, None]
+        # No single act says it: it lies in what the shopper did as a whole.
+        told[:, recent] += np.where(is_split, 0, of_group)
+    told[:, recent] += adds["fit"]
+    told[:, long] += adds["taste"]
+    told[:, popular] += adds["popular"]
+    told[:, new] += adds["new_arrival"]
+    return told
 
 
 def _width(shoppers: Shoppers) -> int:

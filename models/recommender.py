@@ -1,8 +1,8 @@
 """Recommender: profiles of a micro-batch -> ranked items with reasons.
 
 What each could be shown is found (retrieval.py), and ranked by the hybrid, and by what a user model
-learnt, where there is one (ranking.py). A shopper of whom nothing is known is shown what is popular
-(in the region first), then what is new.
+learnt, where there is one (ranking.py), or as a log taught (learnt_ranking.py). A shopper of whom
+nothing is known is shown what is popular (in the region first), then what is new.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import numpy as np
 
 from models.candidates import CatalogueView
 from models.hybrid import HybridRule
+from models.learnt_ranking import Choices, choices, rank_as_learnt
 from models.profile import Profile, Ranked, Reason
 from models.ranking import Sources, rank
 from models.reasons import SOURCE_OF, tell
 from models.retrieval import Retrieval
+from models.shoppers import Shoppers
+from models.trained_ranker import TrainedRanker
 from models.user_model import UserModel
 
 #: Shoppers ranked at once: enough to share the work, few enough to stay in the cache.
@@ -31,7 +34,8 @@ class Recommender:
     ``text_share`` is a and ``step_decay`` lambda of the hybrid, ``diversity`` 0 ranks by score
     alone, ``n_candidates`` are asked of the index per shopper. ``rule`` takes the place of the
     first two and sets the small terms of models/hybrid.py as well. ``user_model`` must be the one
-    whose vectors the catalogue holds; it brings its own weight.
+    whose vectors the catalogue holds; it brings its own weight. ``ranker`` takes the place of the
+    hybrid's order, and brings its own diversity.
     """
 
     def __init__(
@@ -44,8 +48,10 @@ class Recommender:
         n_candidates: int = 200,
         rule: HybridRule | None = None,
         user_model: UserModel | None = None,
+        ranker: TrainedRanker | None = None,
     ) -> None:
-        self.name = "hybrid-1" if user_model is None else f"hybrid-1+{user_model.name}"
+        trained = [part.name for part in (user_model, ranker) if part is not None]
+        self.name = "+".join(["hybrid-1", *trained])
         self._catalogue = catalogue
         self._rule = rule or HybridRule(text_share, step_decay)
         if user_model is not None:
@@ -53,6 +59,7 @@ class Recommender:
         self._diversity = diversity
         self._n_candidates = n_candidates
         self._retrieval = Retrieval(catalogue, self._rule, n_candidates, user_model)
+        self._ranker = ranker
 
     def recommend(self, profiles: Sequence[Profile], k: int, now_ms: int) -> list[list[Ranked]]:
         """Return up to k items per profile, best first.
@@ -69,16 +76,28 @@ class Recommender:
                 ranked.append(best + self._popular(profile, best, k, now_ms))
         return ranked
 
-    def _rank(self, profiles: Sequence[Profile], k: int, now_ms: int) -> list[list[Ranked]]:
+    def choices(self, profiles: Sequence[Profile], k: int, now_ms: int) -> Choices:
+        """Return what a ranker would choose lists of k items from; at most _CHUNK profiles."""
+        shoppers, sources = self._found(profiles, now_ms)
+        return choices(shoppers, sources, self._catalogue, self._rule, k, now_ms)
+
+    def _found(self, profiles: Sequence[Profile], now_ms: int) -> tuple[Shoppers, Sources]:
         retrieval = self._retrieval
         shoppers = retrieval.shoppers(profiles)
-        sources = Sources(
+        return shoppers, Sources(
             retrieval.found(shoppers),
             retrieval.foreseen(shoppers),
             retrieval.shelf(shoppers, now_ms),
             retrieval.together(shoppers),
         )
-        picks = rank(shoppers, sources, self._catalogue, self._rule, k, self._diversity)
+
+    def _rank(self, profiles: Sequence[Profile], k: int, now_ms: int) -> list[list[Ranked]]:
+        shoppers, sources = self._found(profiles, now_ms)
+        catalogue, rule = self._catalogue, self._rule
+        if self._ranker is None:
+            picks = rank(shoppers, sources, catalogue, rule, k, self._diversity)
+        else:
+            picks = rank_as_learnt(shoppers, sources, catalogue, rule, self._ranker, k, now_ms)
         why = tell(picks.columns, picks.shares, picks.starts, shoppers)
         item_ids, scores = self._catalogue.item_ids(picks.rows), picks.scores.tolist()
         return [

@@ -266,6 +266,10 @@ class Settings(BaseSettings):
         "",
         description="A folder of `prefstream train sequence`; empty = the hybrid score alone.",
     )
+    ranker_model: str = Field(
+        "",
+        description="A folder of `prefstream train ranker`; empty = ranked by the hybrid score.",
+    )
 
     # Co-occurrence and popularity
     neighbours_kept: int = Field(256, ge=8, le=4096, description="Neighbours kept per item.")

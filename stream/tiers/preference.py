@@ -20,6 +20,7 @@ from models.recommender import Recommender
 from models.reranking import Reranking, RerankRule
 from models.search import ItemSearch, SearchRule
 from models.text_index import TextIndex
+from models.trained_ranker import Conditions, TrainedRanker, load_ranker
 from models.user_model import UserModel
 from models.versions import chosen
 from models.weights import encoder_id, resolve
@@ -72,6 +73,7 @@ class PreferenceTier:
         self._texts = TextIndex() if settings.search_results else None
         self._dim = model.dim
         self._user_model = user_model(settings, self._encoder_id, self._dim)
+        self._ranker = ranker(settings, self._encoder_id, self._user_model)
         self._churn_model = churn_model(settings)
         self._catalogue = _catalogue(
             settings, self._dim, self._index, self._texts, self._user_model
@@ -106,7 +108,7 @@ class PreferenceTier:
         tracing, report = parts.watched("preferences")
         self._recommending = Recommending(
             self._catalogue,
-            _recommender(settings, self._catalogue, self._user_model),
+            _recommender(settings, self._catalogue, self._user_model, self._ranker),
             self._users,
             rules,
             _publishing(settings, self._encoder_id),
@@ -208,7 +210,7 @@ class PreferenceTier:
         if self._is_stopping:
             raise GivenUp
         self._catalogue.learn(learnt, LEARNING_RESTS_FOR)
-        recommender = _recommender(self._parts.settings, self._catalogue, model)
+        recommender = _recommender(self._parts.settings, self._catalogue, model, self._ranker)
 
         def change() -> None:
             self._catalogue.adopt(learnt)
@@ -307,7 +309,12 @@ def _catalogue(
     )
 
 
-def _recommender(settings: Settings, catalogue: Catalogue, model: UserModel | None) -> Recommender:
+def _recommender(
+    settings: Settings,
+    catalogue: Catalogue,
+    model: UserModel | None,
+    ranker: TrainedRanker | None,
+) -> Recommender:
     return Recommender(
         catalogue,
         text_share=settings.text_share,
@@ -315,6 +322,7 @@ def _recommender(settings: Settings, catalogue: Catalogue, model: UserModel | No
         diversity=settings.diversity,
         n_candidates=settings.n_candidates,
         user_model=model,
+        ranker=ranker,
     )
 
 
@@ -323,6 +331,18 @@ def user_model(settings: Settings, encoder_id: str, dim: int) -> UserModel | Non
     if not settings.user_model:
         return None
     return open_user_model(chosen(Path(settings.user_model)), encoder_id, dim)
+
+
+def ranker(
+    settings: Settings, encoder_id: str, user_model: UserModel | None
+) -> TrainedRanker | None:
+    """Return the ranker that the settings name, None without one; raises ModelError."""
+    if not settings.ranker_model:
+        return None
+    conditions = Conditions(
+        encoder_id, settings.text_share, settings.step_decay, user_model is not None
+    )
+    return load_ranker(chosen(Path(settings.ranker_model)), conditions)
 
 
 def _search_rule(settings: Settings) -> SearchRule:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import struct
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,9 @@ from models.catalogue import Catalogue
 from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
 from models.packed_vector import PackedSum, to_four_bits
+from models.ranking_features import FEATURES
 from models.snapshot import save_snapshot
+from models.trained_ranker import Conditions, RankerParts
 from stream.core import item_rows, user_columns, user_rows, user_rows_v1, user_rows_v2
 from stream.core.events import Context
 from stream.core.fold import Touch
@@ -470,6 +473,24 @@ def sequence_models() -> list[bytes]:
                 joined(*((Path(parent) / "model" / name).read_bytes() for name in SEQUENCE_FILES))
             )
     return found
+
+
+RANKER_CONDITIONS = Conditions("encoder", 0.3, 0.7, False)
+
+
+def rankers() -> list[bytes]:
+    n = len(FEATURES)
+    parts = RankerParts(
+        weights=(0.5,) * n,
+        centres=(0.1,) * n,
+        lows=(-1.0,) * n,
+        highs=(2.0,) * n,
+        slope=1.0,
+        intercept=-1.0,
+        diversity=0.1,
+        conditions=RANKER_CONDITIONS,
+    )
+    return [json.dumps(asdict(parts)).encode()]
 
 
 def bert_config() -> dict[str, Any]:

@@ -330,6 +330,22 @@ def sequence_model(raw: bytes) -> None:
         assert model.shoppers([items[: model.history_items]]).shape == (1, model.dim)
 
 
+def ranker(raw: bytes) -> None:
+    """A ranker's file, beside a manifest that says that it is what it should be."""
+    from models.ranking_features import FEATURES
+    from models.trained_ranker import KIND, load_ranker
+
+    with TemporaryDirectory() as parent:
+        folder = Path(parent) / "model"
+        write_folder(folder, KIND, {"features": list(FEATURES)}, {"weights.json": raw})
+        model = answer(ModelError, load_ranker, folder, seeds.RANKER_CONDITIONS)
+    if model is not None:
+        scores = model.rate(np.eye(2, len(FEATURES), dtype=np.float32))
+        chances = model.chances(scores, np.zeros(2, np.int64), 1)
+        assert np.isfinite(scores).all()
+        assert ((chances >= 0) & (chances <= 1)).all()
+
+
 # --- logs ----------------------------------------------------------------------------------------
 
 
@@ -461,6 +477,7 @@ _ALL = [
     Target("model-tokenizer", tokenizer, seeds.tokenizers, (JSON,), 50),
     Target("model-weights", weights, seeds.tensors, (TENSORS,), 10),
     Target("sequence-model", sequence_model, seeds.sequence_models, (JSON, JSON, TENSORS), 20),
+    Target("ranker", ranker, seeds.rankers, (JSON,), 50),
     Target("log-jsonl", own_log, seeds.jsonl),
     Target("log-amazon", amazon_logs, seeds.amazon, (JSON, JSON)),
     Target("log-retail-csv", partial(log, "online_retail", ".csv"), seeds.retail_csv, n_quick=200),
