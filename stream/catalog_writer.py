@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models.catalogue import Catalogue
 from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
-from stream.core.events import BadEvent, parse_item
+from stream.core.events import BadEvent, Item, parse_item
 from stream.messages import (
     BadDerived,
     ItemNeighbours,
@@ -152,7 +152,11 @@ def _gone(last: dict[str, Value | None]) -> list[str]:
 
 
 def _item_facts(raw: bytes, key: bytes) -> ItemFacts:
-    item = parse_item(raw, key)
+    return facts_of_item(parse_item(raw, key))
+
+
+def facts_of_item(item: Item) -> ItemFacts:
+    """Return what an event of ``items`` says."""
     return ItemFacts(
         item_id=item.item_id,
         title=item.title,

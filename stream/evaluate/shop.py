@@ -7,7 +7,7 @@ states, stream/core/item_state.py items' counts, models/recommender.py makes the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,11 +18,14 @@ from models.encoder import Side
 from models.faiss_index import faiss_index
 from models.items import ItemFacts
 from models.learnt_items import LearntItems
+from models.learnt_ranking import Choices
+from models.profile import Profile
 from models.recommender import Recommender
+from models.trained_ranker import TrainedRanker
 from models.user_model import UserModel
 from stream.agents.item_vectors import ItemVectors
 from stream.catalog_writer import facts_of
-from stream.core.events import Interaction
+from stream.core.events import Interaction, Review, Search
 from stream.core.fold import Sourced, Touch, fold
 from stream.core.item_state import (
     CountingRules,
@@ -37,7 +40,10 @@ from stream.core.user_state import Rules, UserState
 from stream.encoders import open_encoder
 from stream.messages import read_item_pairs
 from stream.settings import Settings
-from stream.topics import CLICKSTREAM, DAY_MS, HOUR_MS
+from stream.topics import CLICKSTREAM, DAY_MS, HOUR_MS, REVIEWS, SEARCHES
+
+_SOURCE_OF = {Interaction: CLICKSTREAM.name, Search: SEARCHES.name, Review: REVIEWS.name}
+_NO_TEXTS: Mapping[str, NDArray[np.float32]] = {}
 
 
 class LiveShop:
@@ -75,8 +81,13 @@ class LiveShop:
         self._n_batches = 0
         self._n_events = 0
 
-    def use(self, user_model: UserModel | None) -> None:
-        """Rank from now on with the model that the shop was opened with, or without it."""
+    def use(
+        self,
+        user_model: UserModel | None,
+        ranker: TrainedRanker | None = None,
+    ) -> None:
+        """Rank from now on with the model that the shop was opened with, or without it; and with
+        a ranker, or by the hybrid score."""
         settings = self._settings
         self._recommender = Recommender(
             self._catalogue,
@@ -85,16 +96,28 @@ class LiveShop:
             diversity=settings.diversity,
             n_candidates=settings.n_candidates,
             user_model=user_model,
+            ranker=ranker,
         )
 
-    def learn(self, events: Sequence[Interaction], counting: bool = True) -> None:
-        """Fold one micro-batch, each user's acts in order; not ``counting``, into states alone."""
+    def learn(
+        self,
+        events: Sequence[Interaction | Search | Review],
+        counting: bool = True,
+        texts: Mapping[str, NDArray[np.float32]] = _NO_TEXTS,
+    ) -> None:
+        """Fold one micro-batch, each user's acts in order; not ``counting``, into states alone.
+
+        ``texts`` are the encoder's vectors, (dim,), of searches and reviews by event id.
+        """
         by_user: defaultdict[str, list[Sourced]] = defaultdict(list)
         for event in events:
-            place = Sourced(CLICKSTREAM.name, 0, self._n_events, event.event_time_ms, event)
+            source, at_ms = _SOURCE_OF[type(event)], event.event_time_ms
+            vector = texts.get(event.event_id)
+            place = Sourced(source, 0, self._n_events, at_ms, event, vector=vector)
             by_user[event.user_id].append(place)
             self._n_events += 1
-        vectors = ItemVectors(self._catalogue, (event.item_id for event in events))
+        items = (e.item_id for e in events if not isinstance(e, Search))
+        vectors = ItemVectors(self._catalogue, items)
         touches: list[Touch] = []
         for user_id, acts in by_user.items():
             folded = fold(self._users.get(user_id, UserState()), acts, vectors, self._rules)
@@ -116,10 +139,21 @@ class LiveShop:
 
     def recommend(self, user_ids: Sequence[str], k: int, now_ms: int) -> list[list[str]]:
         """Return what each user would be shown now, best first."""
-        states = [self._users.get(user_id, UserState()) for user_id in user_ids]
-        profiles = profiles_of(states, self._catalogue.raw_vectors, now_ms, self._rules)
-        lists = self._recommender.recommend(profiles, k, now_ms)
+        lists = self._recommender.recommend(self._profiles(user_ids, now_ms), k, now_ms)
         return [[ranked.item_id for ranked in of_user] for of_user in lists]
+
+    def choices(self, user_ids: Sequence[str], k: int, now_ms: int) -> Choices:
+        """Return what lists of k items would be chosen from now; of few users at a time."""
+        return self._recommender.choices(self._profiles(user_ids, now_ms), k, now_ms)
+
+    def has_taken(self, user_id: str, item_id: str) -> bool:
+        """True when an act of the user on the item is among those that are kept."""
+        state = self._users.get(user_id)
+        return state is not None and any(act.item_id == item_id for act in state.acts)
+
+    def _profiles(self, user_ids: Sequence[str], now_ms: int) -> list[Profile]:
+        states = [self._users.get(user_id, UserState()) for user_id in user_ids]
+        return profiles_of(states, self._catalogue.raw_vectors, now_ms, self._rules)
 
 
 def _learnt(model: UserModel | None) -> LearntItems | None:

@@ -110,7 +110,9 @@ def read_log(records: Iterable[Record], weights: Mapping[str, float]) -> Log:
         if isinstance(event, Item):
             items[event.item_id] = event
         else:
-            acts += [(event.event_time_ms, event.user_id, item) for item in _taken(event, weights)]
+            acts += [
+                (event.event_time_ms, event.user_id, item) for item in items_taken(event, weights)
+            ]
     number_of = {item_id: number for number, item_id in enumerate(items)}
     taken: dict[str, dict[int, None]] = {}
     known = sorted((act for act in acts if act[2] in number_of), key=lambda act: act[0])
@@ -127,7 +129,7 @@ def read_log(records: Iterable[Record], weights: Mapping[str, float]) -> Log:
     )
 
 
-def _taken(event: object, weights: Mapping[str, float]) -> list[str]:
+def items_taken(event: object, weights: Mapping[str, float]) -> list[str]:
     """Return the items that an event makes its shopper a taker of (stream/core/fold.py)."""
     if isinstance(event, Search):
         return list(event.clicked_item_ids) if weights["click"] > 0 else []
