@@ -149,15 +149,20 @@ def train_sequence(
         if number - best.number >= recipe.patience:
             break
     assert best is not None
-    network, _ = next(islice(_fitting(usable, texts, recipe), best.number - 1, None))
-    parts = SequenceParts(
-        network.eval(),
-        catalogue.item_ids,
-        catalogue.vectors.mean(axis=0),
-        catalogue.encoder_id,
-        best.weight if best.mixed.ndcg.value > best.hybrid.ndcg.value else 0.0,
-    )
-    return Learnt(parts, best, len(asked))
+    weight = best.weight if best.mixed.ndcg.value > best.hybrid.ndcg.value else 0.0
+    return Learnt(fit_sequence(usable, catalogue, recipe, best.number, weight), best, len(asked))
+
+
+def fit_sequence(
+    sequences: Sequence[History], catalogue: Catalogue, recipe: Recipe, epochs: int, weight: float
+) -> SequenceParts:
+    """Return what is learnt of sequences as train_sequence has them by so many of the recipe's
+    epochs, with nothing kept aside."""
+    usable = [history for history in sequences if len(history) >= 2]
+    mean = catalogue.vectors.mean(axis=0)
+    fitting = _fitting(usable, centred(catalogue.vectors, mean), recipe)
+    network, _ = next(islice(fitting, epochs - 1, None))
+    return SequenceParts(network.eval(), catalogue.item_ids, mean, catalogue.encoder_id, weight)
 
 
 # Fitting -----------------------------------------------------------------------------------------

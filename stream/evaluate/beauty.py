@@ -29,6 +29,8 @@ K = (5, 10, 20)
 _BATCH = 1000
 #: The data has no times: acts are told a minute apart, so that half-lives see them as one month.
 _FIRST_MS, _STEP_MS = 1_700_000_000_000, 60_000
+#: When lists are asked for, behind the longest history.
+ASKED_MS = _FIRST_MS + 200 * _STEP_MS
 #: The share of a shopper's acts that is predicted one by one.
 _LAST = 0.2
 QUICK_USERS = 1500
@@ -211,7 +213,7 @@ def ask(shop: LiveShop, users: NDArray[np.int64]) -> Lists:
     lists = np.full((len(users), max(K)), PADDING, np.int64)
     for start in range(0, len(users), _BATCH):
         names = [f"u{user}" for user in users[start : start + _BATCH]]
-        for row, of_user in enumerate(shop.recommend(names, max(K), _now_ms(200)), start):
+        for row, of_user in enumerate(shop.recommend(names, max(K), ASKED_MS), start):
             lists[row, : len(of_user)] = [int(item_id) for item_id in of_user]
     return lists
 
@@ -222,9 +224,5 @@ def _act(user: int, item: int, place: int) -> Interaction:
         user_id=f"u{user}",
         item_id=str(item),
         type="purchase",
-        event_time_ms=_now_ms(place),
+        event_time_ms=_FIRST_MS + place * _STEP_MS,
     )
-
-
-def _now_ms(place: int) -> int:
-    return _FIRST_MS + place * _STEP_MS

@@ -1,13 +1,16 @@
-"""Amazon Beauty with what is learnt: the live path with a sequence model beside the hybrid score.
+"""Amazon Beauty with what is learnt: the live path with a sequence model beside the hybrid score,
+and with a ranker in its place.
 
 The same protocol and test as beauty.py. Nothing but the histories is learnt from or chosen on: the
-epochs and the weight are chosen on each shopper's item before the test's.
+epochs and the weight are chosen on each shopper's item before the test's. The ranker learns from
+the item before that, with a sequence model that has not seen it; its chances and the strength of
+MMR are chosen on the item before the test's, with one that has not seen that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +20,35 @@ from models.evaluation import baselines, intervals, ranking
 from models.evaluation.baselines import Baseline
 from models.evaluation.ranking import Lists
 from models.evaluation.splits import LeftOut, leave_one_out
+from models.learnt_ranking import Choices
 from models.sequence_model import SequenceModel
-from models.training.sequence import Catalogue, Epoch, Learnt, Mixing, Recipe, train_sequence
+from models.trained_ranker import Conditions, TrainedRanker
+from models.training.ranker import Fitted, fit_ranker, joined
+from models.training.sequence import (
+    Catalogue,
+    Epoch,
+    Learnt,
+    Mixing,
+    Recipe,
+    fit_sequence,
+    train_sequence,
+)
 from models.weights import encoder_id, resolve
-from stream.evaluate.beauty import QUICK_USERS, K, ask, learn_all, open_shop
+from stream.evaluate.beauty import ASKED_MS, QUICK_USERS, K, ask, learn_all, open_shop
 from stream.evaluate.datasets import Sequences, load_amazon_beauty
 from stream.evaluate.report import Evaluated, OnStep, Row
-from stream.evaluate.shop import encoded
+from stream.evaluate.shop import LiveShop, encoded
 from stream.settings import Settings
+from stream.training.ranker import ASKED_AT_ONCE, Question, Trial, questions_of
 
 RECIPE = Recipe()
 #: Chosen by its own NDCG@10, not beside the hybrid score: it is what is to be beaten.
 IDS_ALONE = Recipe(epochs=10, patience=2, by_text=False, alone=True)
+#: Shoppers that the ranker learns from, and that it is tried on.
+RANKER_USERS, TRIAL_USERS = 8_000, 3_000
 #: Seen fewer times than this in the histories, an item is rare.
 RARE = 5
+_RANKED, _RANKED_ALONE = "live path, sequence model and ranker", "live path, ranker alone"
 _TRAINED, _UNTRAINED = "live path with the sequence model", "live path, no training"
 _ALONE, _IDS = "the sequence model alone", "the same network of ids alone"
 
@@ -58,7 +76,17 @@ def evaluate(
 
     learnt = learn("the sequence model", RECIPE)
     model = SequenceModel(learnt.parts, "sequence")
-    lists = _live(beauty, vectors, split, asked, settings, model, on_step)
+    shops = _Shops(beauty, vectors, settings.model_copy(update={"diversity": 0.0}), on_step)
+
+    def unseen(back: int) -> SequenceModel:
+        """Return the model as it was before so many items more."""
+        histories, chosen = leave_one_out(beauty.users, back).histories, learnt.chosen
+        epochs = min(chosen.number, RECIPE.epochs)
+        parts = fit_sequence(histories, catalogue, RECIPE, epochs, learnt.parts.weight)
+        return SequenceModel(parts, f"sequence-{back}")
+
+    rankers = _rankers(shops, unseen, catalogue.encoder_id, len(asked))
+    lists = _live(shops, asked, model, rankers)
     histories = [split.histories[user] for user in asked]
     ids = SequenceModel(learn(_IDS, IDS_ALONE).parts, "ids")
     for name, of_it in ((_ALONE, model), (_IDS, ids)):
@@ -76,23 +104,86 @@ def fits(model: SequenceModel, item_ids: list[str], vectors: NDArray[np.float32]
     )
 
 
-def _live(
-    beauty: Sequences,
-    vectors: NDArray[np.float32],
-    split: LeftOut,
-    asked: NDArray[np.int64],
-    settings: Settings,
-    model: SequenceModel,
-    on_step: OnStep,
-) -> dict[str, Lists]:
-    on_step("the live path: learning")
-    without_mmr = settings.model_copy(update={"diversity": 0.0})
-    shop = open_shop(beauty, vectors, without_mmr, model)
-    learn_all(shop, split.histories)
-    lists = {}
-    for name, used in ((_TRAINED, model), (_UNTRAINED, None)):
-        on_step(f"{name}: asking")
+@dataclass(frozen=True, slots=True)
+class _Shops:
+    """Opens the shop as it was before each shopper's last items."""
+
+    beauty: Sequences
+    vectors: NDArray[np.float32]
+    settings: Settings
+    on_step: OnStep
+
+    def opened(self, back: int, model: SequenceModel) -> tuple[LiveShop, LeftOut]:
+        """Return the shop before the targets, and these; ``back`` as in leave_one_out."""
+        self.on_step(f"the live path: learning all but the last {back + 1}")
+        split = leave_one_out(self.beauty.users, back)
+        shop = open_shop(self.beauty, self.vectors, self.settings, model)
+        learn_all(shop, split.histories)
+        return shop, split
+
+
+def _rankers(
+    shops: _Shops, unseen: Callable[[int], SequenceModel], encoder: str, n_asked: int
+) -> dict[bool, TrainedRanker]:
+    """Return a ranker for use with the sequence model, and one without."""
+    fitted: dict[bool, Fitted] = {}
+    model = unseen(2)
+    shop, split = shops.opened(2, model)
+    for with_model in (True, False):
+        shops.on_step("asking what a ranker learns from")
+        shop.use(model if with_model else None)
+        some = _spread(len(split.targets), min(n_asked, RANKER_USERS))
+        parts = [questions_of(*choices) for choices in _asked(shop, split, some, shops.settings)]
+        fitted[with_model] = fit_ranker(joined(parts))
+    model = unseen(1)
+    shop, split = shops.opened(1, model)
+    rankers: dict[bool, TrainedRanker] = {}
+    for with_model in (True, False):
+        shops.on_step("trying the ranker")
+        conditions = Conditions(
+            encoder, shops.settings.text_share, shops.settings.step_decay, with_model
+        )
+        used = model if with_model else None
         shop.use(used)
+        trial = Trial(shop, used, fitted[with_model], conditions)
+        some = _spread(len(split.targets), min(n_asked, TRIAL_USERS))
+        for choices, questions in _asked(shop, split, some, shops.settings):
+            trial.ask(choices, questions, ASKED_MS)
+        rankers[with_model] = TrainedRanker(trial.best()[0], "ranker")
+    return rankers
+
+
+def _spread(n: int, most: int) -> NDArray[np.int64]:
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
+def _asked(
+    shop: LiveShop, split: LeftOut, users: NDArray[np.int64], settings: Settings
+) -> Iterator[tuple[Choices, list[Question]]]:
+    """Yield what could be chosen for users, and what they took."""
+    for start in range(0, len(users), ASKED_AT_ONCE):
+        some = users[start : start + ASKED_AT_ONCE].tolist()
+        questions = [Question(f"u{u}", frozenset([str(split.targets[u][0])])) for u in some]
+        names = [question.user_id for question in questions]
+        yield shop.choices(names, settings.top_k, ASKED_MS), questions
+
+
+def _live(
+    shops: _Shops,
+    asked: NDArray[np.int64],
+    model: SequenceModel,
+    rankers: Mapping[bool, TrainedRanker],
+) -> dict[str, Lists]:
+    shop, _ = shops.opened(0, model)
+    lists = {}
+    for name, used, ranker in (
+        (_RANKED, model, rankers[True]),
+        (_TRAINED, model, None),
+        (_RANKED_ALONE, None, rankers[False]),
+        (_UNTRAINED, None, None),
+    ):
+        shops.on_step(f"{name}: asking")
+        shop.use(used, ranker)
         lists[name] = ask(shop, asked)
     return lists
 
@@ -137,7 +228,7 @@ def _rows(values: Mapping[str, Mapping[str, ranking.PerUser]]) -> list[Row]:
 
 def _gains(values: Mapping[str, Mapping[str, ranking.PerUser]]) -> str:
     said = []
-    for other in (_UNTRAINED, _IDS):
-        gain = intervals.difference(values[_TRAINED]["recall_at_10"], values[other]["recall_at_10"])
+    for other in (_TRAINED, _UNTRAINED, _IDS):
+        gain = intervals.difference(values[_RANKED]["ndcg_at_10"], values[other]["ndcg_at_10"])
         said.append(f"{gain} over '{other}'")
-    return f"Gains in Recall@10: {', '.join(said)}."
+    return f"The first gains in NDCG@10: {', '.join(said)}."

@@ -52,7 +52,9 @@ def test_it_prints_all_targets_and_the_rare_ones(data: Path) -> None:
     assert isinstance(every, Evaluated)
     assert [every.name, rare.name] == ["beauty", "beauty_rare"]
     assert [row.model for row in every.rows] == [
+        "live path, sequence model and ranker",
         "live path with the sequence model",
+        "live path, ranker alone",
         "live path, no training",
         "the sequence model alone",
         "the same network of ids alone",
