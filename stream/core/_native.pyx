@@ -75,6 +75,10 @@ for _number, _kind in enumerate(_KINDS):
     _IS_TAKING[_number] = _kind in TAKING
 cdef tuple _BANDS = user_columns.BANDS
 cdef dict _BAND_NUMBERS = {band: number for number, band in enumerate(_BANDS)}
+# By name they would be looked up for each value that is made.
+cdef object _Touch = Touch
+cdef object _Trigger = Trigger
+cdef object _Interaction = Interaction
 cdef object _encode = msgspec.msgpack.Encoder().encode
 cdef object _replace = msgspec.structs.replace
 cdef object _NOT_STATED = user_rows.NO_STATED
@@ -557,7 +561,7 @@ cdef Limits _limits_of(object rules):
 def takes(list events):
     """True for events that ``NativeUser.fold`` knows what to do with: interactions alone."""
     for sourced in events:
-        if type(sourced.event) is not Interaction or sourced.source != "clickstream":
+        if type(sourced.event) is not _Interaction or sourced.source != "clickstream":
             return False
     return True
 
@@ -1261,7 +1265,7 @@ cdef class NativeUser:
                 outcomes.append("duplicate")
                 continue
             at_ms, timestamp_ms = event.event_time_ms, sourced.timestamp_ms
-            if at_ms > timestamp_ms + limits.max_future_ms:
+            if timestamp_ms >= 0 and at_ms > timestamp_ms + limits.max_future_ms:
                 n_future += 1
                 at_ms = timestamp_ms
             kind = _NUMBER_OF[event.type]
@@ -1284,7 +1288,7 @@ cdef class NativeUser:
             last, last_ms = sourced, at_ms
         trigger = None
         if last is not None:
-            trigger = Trigger(
+            trigger = _Trigger(
                 topic=last.source, partition=last.partition, offset=last.offset,
                 event_id=last.event.event_id, event_time_ms=last_ms,
             )
@@ -1379,9 +1383,9 @@ cdef class NativeUser:
                     n_others += 1
             others = tuple([<object>found[j].item for j in range(n_others)])
             free(found)
-            return Touch(<object>act.item, others, act.weight, True, act.at_ms,
+            return _Touch(<object>act.item, others, act.weight, True, act.at_ms,
                          self.stated.region or self.region)
-        return Touch(<object>act.item, (), act.weight, False, act.at_ms,
+        return _Touch(<object>act.item, (), act.weight, False, act.at_ms,
                      self.stated.region or self.region)
 
     # ------------------------------------------------------------------------------------ the bounds

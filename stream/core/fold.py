@@ -206,8 +206,9 @@ class _Folding:
         return False
 
     def _event_time(self, event_time_ms: int, timestamp_ms: int) -> int:
-        # The broker's time is part of the log, so a replay cuts the same event the same way.
-        if event_time_ms <= timestamp_ms + self._rules.max_future_ms:
+        # The broker's time is part of the log, so a replay cuts the same event the same way. It is
+        # -1 where the producer gave none and the broker does not either.
+        if timestamp_ms < 0 or event_time_ms <= timestamp_ms + self._rules.max_future_ms:
             return event_time_ms
         self.n_future += 1
         return timestamp_ms

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from stream.core.kept import NOTHING, Kept, read_kept
 
-#: Some 3 KB each, or 5 KB without native code.
+#: Some 4 KB each, or 5 KB without native code.
 STATES_KEPT = 10_000
 
 Who = tuple[int, str]  # partition, user

@@ -86,7 +86,7 @@ def events(random: Random, n: int) -> list[Sourced]:
         at_ms += random.randint(0, spread_ms) * random.choice((1, 1, 1, 1, -1, 0))
         fields = {"event_id": f"e{random.choice((number, number, number, 0))}"}
         fields["event_time_ms"] = max(at_ms, 1)
-        timestamp_ms = max(random.choice((at_ms, at_ms, NOW_MS, 0)), 0)
+        timestamp_ms = max(random.choice((at_ms, at_ms, NOW_MS, 0, -1)), -1)
         item_id = random.choice(item_ids)
         if random.random() < rare:
             made.append(rarity(random, offset, item_id, fields))

@@ -13,6 +13,7 @@ from models.packed_vector import to_four_bits
 from stream.core.events import Context
 from stream.core.fold import Sourced, fold
 from stream.core.profiles import long_interest, profile_of, short_interest
+from stream.core.user_rows import from_row, to_row
 from stream.core.user_state import Rules, UserState
 from stream.settings import load_settings
 
@@ -133,6 +134,12 @@ def test_an_event_time_in_the_future_is_cut_to_the_brokers():
     result = folded(clicked(timestamp_ms=NOW_MS, event_time_ms=ahead_ms))
     assert result.n_future == 1
     assert result.state.acts[0].event_time_ms == NOW_MS
+
+
+def test_an_event_time_stands_where_the_broker_has_none():
+    result = folded(clicked(timestamp_ms=-1))
+    assert result.n_future == 0
+    assert from_row(to_row(result.state)).acts[0].event_time_ms == NOW_MS
 
 
 def test_a_search_is_kept_with_its_vector_and_its_clicked_items():
