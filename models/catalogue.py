@@ -28,6 +28,7 @@ from models.popularity import Order, Popularity
 from models.rows import first_allowed, grown, merged
 from models.slab import Rows
 from models.text_index import TextIndex
+from models.trends import Trends
 
 DAY_MS = 86_400_000
 #: Items that a new user model is told of at once: some milliseconds.
@@ -83,6 +84,7 @@ class Catalogue:
         self._traits = ItemTraits()
         self._neighbours = NeighbourTable(cooccurrence_ms)
         self._popularity = Popularity(popularity_ms)
+        self._trends = Trends(popularity_ms, cooccurrence_ms)
         self._arrivals = Order()
         self._in_stock = np.zeros(256, bool)  # by row: described and in stock
         self._recommendable = np.zeros(256, bool)  # by row: in stock and with a vector
@@ -130,6 +132,7 @@ class Catalogue:
             counts = np.array([count for _, count in facts.neighbours], np.float32)
             self._neighbours.put(row, Taken(others, counts), facts.n_users, facts.as_of_ms)
             self._popularity.put(row, facts.popularity, facts.regions, facts.as_of_ms)
+            self._trends.put(row, facts.popularity, facts.lasting, facts.as_of_ms)
             self._n_writes += 1
 
     def drop_items(self, item_ids: Sequence[str]) -> None:
@@ -160,6 +163,7 @@ class Catalogue:
             for row in self._known(item_ids).tolist():
                 self._neighbours.drop(row)
                 self._popularity.drop(row)
+                self._trends.drop(row)
             self._n_writes += 1
 
     def remove(self, item_ids: Sequence[str]) -> None:
@@ -388,6 +392,11 @@ class Catalogue:
             users = self._neighbours.users(rows, now_ms)
             return self._traits.get(rows, users, self._popularity.counts(rows, now_ms), now_ms)
 
+    def trends(self, rows: Rows, power: float) -> NDArray[np.float32]:
+        """Return how often given-out rows are taken of late, in times of the usual, to a power."""
+        with self._lock:
+            return self._trends.factors(rows, power)
+
     def popular(self, k: int, region: str | None, now_ms: int) -> Rows:
         """Return min(k, len(self)) rows: the region's most popular, then all's, then the newest."""
         with self._lock:
@@ -409,6 +418,7 @@ class Catalogue:
         with self._lock:
             facts = list(self._facts.values())
             taken = list(self._neighbours.rows())
+            lasting = self._trends.lasting([row for row, *_ in taken])
             popular = {row: (n, regions) for row, n, regions, _ in self._popularity.rows()}
         blocks = list(self._vectors.blocks())
         vector_rows = np.concatenate([np.empty(0, np.int64), *(rows for rows, _ in blocks)])
@@ -428,6 +438,7 @@ class Catalogue:
                 n_users=np.array([n for _, _, n, _ in taken], np.float64),
                 as_of_ms=np.array([as_of for *_, as_of in taken], np.int64),
                 popularity=np.array([popular[row][0] for row, *_ in taken], np.float64),
+                lasting=lasting,
                 ends=np.cumsum([len(t.rows) for _, t, _, _ in taken], dtype=np.int64),
                 others=np.searchsorted(used, others).astype(np.int32),
                 counts=np.concatenate(
@@ -464,7 +475,9 @@ class Catalogue:
             taken = Taken(others[start:end].copy(), state.counts[start:end].copy())
             as_of_ms = int(state.as_of_ms[i])
             self._neighbours.put(row, taken, float(state.n_users[i]), as_of_ms)
-            self._popularity.put(row, float(state.popularity[i]), state.regions[i], as_of_ms)
+            popularity = float(state.popularity[i])
+            self._popularity.put(row, popularity, state.regions[i], as_of_ms)
+            self._trends.put(row, popularity, float(state.lasting[i]), as_of_ms)
 
     # Rows ---------------------------------------------------------------------------------------
 

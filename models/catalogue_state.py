@@ -24,6 +24,7 @@ class NeighbourState:
     n_users: NDArray[np.float64]  # (n,)
     as_of_ms: NDArray[np.int64]  # (n,)
     popularity: NDArray[np.float64]  # (n,)
+    lasting: NDArray[np.float64]  # (n,)
     ends: NDArray[np.int64]  # (n,)
     others: Places  # (m,)
     counts: NDArray[np.float32]  # (m,)

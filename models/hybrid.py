@@ -31,7 +31,8 @@ class HybridRule:
     ``long_interest`` and ``short_interest`` weigh the cosine with the interest sums; ``popular``
     and ``new_arrival`` are what the first of those lists gains, the last gaining nothing.
     ``repeat_penalty`` is what an item of the shopper's own history loses; ``learnt`` weighs the
-    user model's fit, of which such an item gains nothing.
+    user model's fit, of which such an item gains nothing. ``trend`` is the power of an item's
+    trend (models/trends.py) by which its co-occurrence is multiplied.
     """
 
     text_share: float
@@ -42,6 +43,7 @@ class HybridRule:
     new_arrival: float = 0.001
     repeat_penalty: float = 0.15
     learnt: float = 0.0
+    trend: float = 0.0
 
 
 def promising(

@@ -18,7 +18,8 @@ class NeighbourFacts:
     """Decayed counts of one item as of ``as_of_ms``.
 
     ``n_users`` took the item; ``neighbours`` are (other item, users who took both).
-    ``popularity`` decays faster, and is split by region in ``regions``.
+    ``popularity`` decays faster, and is split by region in ``regions``; ``lasting`` is of the same
+    acts and decays as the others do, 0 where it is not known.
     """
 
     item_id: str
@@ -27,6 +28,7 @@ class NeighbourFacts:
     neighbours: Sequence[tuple[str, float]] = ()
     popularity: float = 0.0
     regions: Mapping[str, float] = field(default_factory=dict)
+    lasting: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,11 @@ _CHUNK = 32
 class Recommender:
     """Ranks a catalogue for shoppers; keeps nothing between calls, so threads may share it.
 
-    ``text_share`` is a and ``step_decay`` lambda of the hybrid, ``diversity`` 0 ranks by score
-    alone, ``n_candidates`` are asked of the index per shopper. ``rule`` takes the place of the
-    first two and sets the small terms of models/hybrid.py as well. ``user_model`` must be the one
-    whose vectors the catalogue holds; it brings its own weight. ``ranker`` takes the place of the
-    hybrid's order, and brings its own diversity.
+    ``text_share`` is a, ``step_decay`` lambda and ``trend`` the power of trends in the hybrid,
+    ``diversity`` 0 ranks by score alone, ``n_candidates`` are asked of the index per shopper.
+    ``rule`` takes the place of the first three and sets the small terms of models/hybrid.py as
+    well. ``user_model`` must be the one whose vectors the catalogue holds; it brings its own
+    weight. ``ranker`` takes the place of the hybrid's order, and brings its own diversity.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Recommender:
         *,
         text_share: float = 0.3,
         step_decay: float = 0.7,
+        trend: float = 0.0,
         diversity: float = 0.15,
         n_candidates: int = 200,
         rule: HybridRule | None = None,
@@ -53,7 +54,7 @@ class Recommender:
         trained = [part.name for part in (user_model, ranker) if part is not None]
         self.name = "+".join(["hybrid-1", *trained])
         self._catalogue = catalogue
-        self._rule = rule or HybridRule(text_share, step_decay)
+        self._rule = rule or HybridRule(text_share, step_decay, trend=trend)
         if user_model is not None:
             self._rule = replace(self._rule, learnt=user_model.weight)
         self._diversity = diversity

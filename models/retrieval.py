@@ -115,8 +115,11 @@ class Retrieval:
         return Shelf([popular[region] for region in regions], arrivals)
 
     def together(self, shoppers: Shoppers) -> Together:
-        """Return the neighbours of every element."""
-        return Together(*self._catalogue.neighbours(shoppers.rows))
+        """Return the neighbours of every element, each with its trend."""
+        rows, elements, strengths = self._catalogue.neighbours(shoppers.rows)
+        if self._rule.trend:
+            strengths = strengths * self._catalogue.trends(rows, self._rule.trend)
+        return Together(rows, elements, strengths)
 
     def _histories(self, shoppers: Shoppers, n_items: int) -> list[Vectors]:
         """Return the learnt vectors of the newest items that each shopper is for, newest last."""

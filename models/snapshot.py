@@ -26,9 +26,18 @@ from models.items import ItemFacts
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MANIFEST, _ARRAYS, _ITEMS = "manifest.json", "arrays.safetensors", "items.msgpack"
-_NEIGHBOUR_ARRAYS = ("places", "n_users", "as_of_ms", "popularity", "ends", "others", "counts")
+_NEIGHBOUR_ARRAYS = (
+    "places",
+    "n_users",
+    "as_of_ms",
+    "popularity",
+    "lasting",
+    "ends",
+    "others",
+    "counts",
+)
 _DTYPES = {
     "vectors": np.float16,
     "vector_places": np.int32,
@@ -36,6 +45,7 @@ _DTYPES = {
     "n_users": np.float64,
     "as_of_ms": np.int64,
     "popularity": np.float64,
+    "lasting": np.float64,
     "ends": np.int64,
     "others": np.int32,
     "counts": np.float32,

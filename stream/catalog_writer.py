@@ -183,4 +183,5 @@ def facts_of(message: ItemNeighbours) -> NeighbourFacts:
         neighbours=message.neighbours,
         popularity=message.popularity,
         regions=message.regions,
+        lasting=message.lasting,
     )

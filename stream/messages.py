@@ -288,7 +288,8 @@ class ItemNeighbours(Struct, frozen=True, kw_only=True, gc=False):
 
     ``n_users`` is the decayed count of users who took the item; ``neighbours`` holds
     (other item, decayed count of users who took both), largest first. ``popularity`` decays
-    faster, and is split by region in ``regions``.
+    faster, and is split by region in ``regions``; ``lasting`` is of the same acts and decays as
+    the other counts do (0 from older workers).
     """
 
     item_id: str
@@ -297,6 +298,7 @@ class ItemNeighbours(Struct, frozen=True, kw_only=True, gc=False):
     neighbours: list[tuple[str, float]]
     popularity: float
     regions: dict[str, float]
+    lasting: float = 0.0
 
 
 def to_message(value: Struct) -> bytes:

@@ -230,6 +230,10 @@ class Settings(BaseSettings):
     step_decay: Fraction = Field(
         0.7, description="λ of the hybrid score, per step back in history."
     )
+    trend: Fraction = Field(
+        0.35,
+        description="How far what is taken more than usual of late goes before; 0 = not.",
+    )
     diversity: Fraction = Field(0.15, description="MMR: 0 ranks by score alone.")
     n_candidates: int = Field(200, ge=10, le=2000, description="Nearest items looked at per user.")
 

@@ -25,6 +25,7 @@ class _StateRow(Struct, frozen=True, array_like=True):
     popularity: float
     regions: dict[str, float]
     offset: int
+    lasting: float = 0.0  # rows of older workers end before it
 
 
 _states = msgspec.msgpack.Decoder(_StateRow)
@@ -43,6 +44,7 @@ def to_row(state: ItemState) -> bytes:
         popularity=state.popularity,
         regions=dict(state.regions),
         offset=state.offset,
+        lasting=state.lasting,
     )
     return bytes((VERSION,)) + msgspec.msgpack.encode(row)
 
@@ -61,6 +63,7 @@ def from_row(raw: bytes) -> ItemState:
         popularity=row.popularity,
         regions=row.regions,
         offset=row.offset,
+        lasting=row.lasting,
     )
 
 

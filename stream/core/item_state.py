@@ -42,8 +42,9 @@ class ItemState:
 
     ``n_users`` is the count of users who took the item and ``neighbours`` those who took another
     item too, both with the half-life of co-occurrence. ``popularity`` sums the weights of acts
-    with its own half-life, ``regions`` splits it. ``offset`` is the last ``item-pairs`` offset
-    folded. Neighbour counts are exact in float32, so that a row gives back an equal state.
+    with its own half-life, ``regions`` splits it; ``lasting`` sums them with the half-life of
+    co-occurrence (0 also where an older version has counted). ``offset`` is the last ``item-pairs``
+    offset folded. Neighbour counts are exact in float32, so that a row gives back an equal state.
     """
 
     item_id: str
@@ -53,6 +54,7 @@ class ItemState:
     popularity: float = 0.0
     regions: Mapping[str, float] = field(default_factory=dict)
     offset: int = -1
+    lasting: float = 0.0
 
 
 def touches_by_item(batch: Iterable[tuple[int, ItemPairs]]) -> dict[str, list[OffsetTouch]]:
@@ -79,6 +81,7 @@ def fold(state: ItemState, touches: Sequence[OffsetTouch], rules: CountingRules)
     popular_decay = _decay(aged_ms, rules.popularity_half_life_ms)
     n_users = state.n_users * taken_decay
     popularity = state.popularity * popular_decay
+    lasting = state.lasting * taken_decay
     neighbours = {other: count * taken_decay for other, count in state.neighbours.items()}
     regions = {region: share * popular_decay for region, share in state.regions.items()}
     for _, touch in new:
@@ -91,6 +94,7 @@ def fold(state: ItemState, touches: Sequence[OffsetTouch], rules: CountingRules)
         if touch.weight:
             popular = touch.weight * _decay(age_ms, rules.popularity_half_life_ms)
             popularity += popular
+            lasting += touch.weight * taken
             if touch.region is not None:
                 regions[touch.region] = regions.get(touch.region, 0.0) + popular
     return ItemState(
@@ -101,6 +105,7 @@ def fold(state: ItemState, touches: Sequence[OffsetTouch], rules: CountingRules)
         popularity=popularity,
         regions=_largest(regions, rules.regions_kept),
         offset=max(offset for offset, _ in new),
+        lasting=lasting,
     )
 
 
@@ -132,6 +137,7 @@ def to_neighbours(state: ItemState, rules: CountingRules) -> ItemNeighbours:
         neighbours=[(others[place], float(counts[place])) for place in largest],
         popularity=state.popularity,
         regions=dict(state.regions),
+        lasting=state.lasting,
     )
 
 

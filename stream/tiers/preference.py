@@ -319,6 +319,7 @@ def _recommender(
         catalogue,
         text_share=settings.text_share,
         step_decay=settings.step_decay,
+        trend=settings.trend,
         diversity=settings.diversity,
         n_candidates=settings.n_candidates,
         user_model=model,

@@ -151,6 +151,7 @@ def item_neighbours() -> list[bytes]:
         neighbours=[("i2", 1.5), ("i3", 0.5)],
         popularity=3.0,
         regions={"north": 1.0},
+        lasting=9.0,
     )
     return [to_message(neighbours)]
 
@@ -235,7 +236,7 @@ def user_row_bytes() -> list[bytes]:
 
 
 def item_row_bytes() -> list[bytes]:
-    state = ItemState("i1", NOW_MS, 2.5, {"i2": 1.5, "i3": 0.5}, 3.0, {"north": 1.0}, 7)
+    state = ItemState("i1", NOW_MS, 2.5, {"i2": 1.5, "i3": 0.5}, 3.0, {"north": 1.0}, 7, 9.0)
     return [item_rows.to_row(state), item_rows.to_row(ItemState("i2"))]
 
 

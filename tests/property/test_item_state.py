@@ -37,6 +37,7 @@ def assert_same(one: ItemState, other: ItemState) -> None:
     assert one.as_of_ms == other.as_of_ms
     assert math.isclose(one.n_users, other.n_users, rel_tol=1e-6)
     assert math.isclose(one.popularity, other.popularity, rel_tol=1e-6, abs_tol=1e-6)
+    assert math.isclose(one.lasting, other.lasting, rel_tol=1e-6, abs_tol=1e-6)
     for name in ("neighbours", "regions"):
         mine, theirs = getattr(one, name), getattr(other, name)
         for key in mine.keys() | theirs.keys():

@@ -240,6 +240,17 @@ def test_counts_of_different_times_are_compared_at_one(rng: np.random.Generator)
     assert catalogue.neighbours(np.array([0]))[2].tolist() == pytest.approx([2 / (4 * 18) ** 0.5])
 
 
+def test_a_trend_is_known_once_the_lasting_count_is(rng: np.random.Generator) -> None:
+    catalogue = shop(rng, 3)
+    catalogue.put_neighbours(counts("i0", popularity=30.0, lasting=1000.0))
+    catalogue.put_neighbours(counts("i1", popularity=10.0, lasting=1000.0))
+    catalogue.put_neighbours(counts("i2", popularity=10.0))
+    rising, usual, unknown = catalogue.trends(np.arange(3), 1.0)
+    assert rising > unknown == 1 > usual
+    catalogue.drop_neighbours(["i0"])
+    assert catalogue.trends(np.arange(2), 1.0).tolist() == [1, 1]
+
+
 def test_neighbours_of_several_rows_come_one_after_the_other(rng: np.random.Generator) -> None:
     catalogue = shop(rng, 4)
     catalogue.put_neighbours(counts("i0", n_users=4.0, neighbours=[("i1", 2.0), ("i2", 1.0)]))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import msgspec
 import pytest
 from builders import NOW_MS
 
@@ -74,6 +76,9 @@ def test_a_pair_count_halves_in_its_half_life_and_popularity_in_its_own() -> Non
     assert state.n_users == pytest.approx(1 + 2 ** (-2 / 180))
     assert state.popularity == pytest.approx(0.5)
     assert state.regions == {"north": pytest.approx(0.5)}
+    # The same acts, with the half-life of pairs: what is usual.
+    assert state.lasting == pytest.approx(2 ** (-2 / 180))
+    assert to_neighbours(state, RULES).lasting == state.lasting
 
 
 def test_a_late_touch_counts_with_its_age() -> None:
@@ -133,6 +138,13 @@ def test_rows_are_read_back() -> None:
     assert from_row(to_row(state)) == state
     ledger = PairsLedger({0: 4, 7: 1})
     assert ledger_from_row(ledger_to_row(ledger)) == ledger
+
+
+def test_a_row_of_an_older_worker_is_read_without_what_it_did_not_count() -> None:
+    state = folded(touch("boots", "hat"))
+    columns = msgspec.msgpack.decode(to_row(state)[1:])
+    raw = to_row(state)[:1] + msgspec.msgpack.encode(columns[:-1])
+    assert from_row(raw) == replace(state, lasting=0.0)
 
 
 def test_a_full_row_is_compact() -> None:

@@ -10,6 +10,7 @@ from shop_catalogue import ShopCatalogue
 
 from models.hashed_ids import HashedIds
 from models.hybrid import HybridRule
+from models.neighbours import NeighbourFacts
 from models.profile import HistoryItem, HistoryText, Profile, Ranked
 from models.recommender import Recommender
 
@@ -92,6 +93,17 @@ def test_what_was_taken_together_beats_what_only_resembles() -> None:
     catalogue = shop()
     catalogue.put_strengths("boots", {"tea": 0.8})
     best = recommend(profile("boots"), 1, catalogue)[0]
+    assert (best.item_id, best.source) == ("tea", "taken_together")
+
+
+def test_of_what_was_taken_together_what_is_taken_more_of_late_comes_first() -> None:
+    catalogue = shop()
+    catalogue.put_strengths("boots", {"tea": 0.4, "green tea": 0.5})
+    for item_id, popularity in (("tea", 30.0), ("green tea", 3.0)):
+        facts = NeighbourFacts(item_id, NOW_MS, 1.0, popularity=popularity, lasting=1000.0)
+        catalogue.put_neighbours(facts)
+    assert ids(recommend(profile("boots"), 1, catalogue)) == ["green tea"]
+    best = recommend(profile("boots"), 1, catalogue, trend=0.35)[0]
     assert (best.item_id, best.source) == ("tea", "taken_together")
 
 

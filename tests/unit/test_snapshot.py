@@ -37,7 +37,9 @@ def shop() -> Catalogue:
     for n, i in enumerate(ids[:20]):
         others = [(ids[(n + step) % 30], 1.0 + step) for step in range(1, n % 4)]
         catalogue.put_neighbours(
-            NeighbourFacts(i, NOW_MS - n, 5.0 + n, [*others, ("unseen", 1.0)], n + 1.0, {"n": 1.0})
+            NeighbourFacts(
+                i, NOW_MS - n, 5.0 + n, [*others, ("unseen", 1.0)], n + 1.0, {"n": 1.0}, 20.0
+            )
         )
     catalogue.remove([ids[7]])
     return catalogue
@@ -70,6 +72,7 @@ def answers(catalogue: Catalogue) -> list[Any]:
         [[catalogue.item_id(row) for row in line] for line in found.tolist()],
         neighbours,
         [catalogue.item_id(row) for row in catalogue.popular(9, "n", NOW_MS).tolist()],
+        catalogue.trends(np.array(rows), 1.0).tolist(),
     ]
 
 
@@ -141,7 +144,7 @@ def truncate(name: str) -> Callable[[Path], None]:
         (delete("manifest.json"), "no usable manifest.json"),
         (truncate("manifest.json"), "no usable manifest.json"),
         (edit_manifest(n_vectors=3), r"expected vectors of shape \(3, 8\), got \(24, 8\)"),
-        (edit_manifest(format_version=99), "expected format version 1, got 99"),
+        (edit_manifest(format_version=99), "expected format version 2, got 99"),
         (edit_manifest(sha256={}), "expected files"),
     ],
 )
