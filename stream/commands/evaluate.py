@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from time import monotonic
 from typing import Annotated
 
 import typer
@@ -29,6 +30,10 @@ def evaluate(
     plots: Annotated[
         Path | None, typer.Option(file_okay=False, help="Draw them into this folder.")
     ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(file_okay=False, help="Keep texts' vectors there, for the next time."),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Ask fewer: shows that it runs, with wide intervals.")
     ] = False,
@@ -39,7 +44,7 @@ def evaluate(
     """
     if name not in (*NAMES, "all"):
         raise CommandFailed(f"no evaluation is called {name}: there is {', '.join(NAMES)}, all", 2)
-    for folder in (json and json.parent, plots):
+    for folder in (json and json.parent, plots, vectors):
         if folder and not folder.is_dir():
             raise CommandFailed(f"there is no folder {folder}", 2)
     settings = settings_of()
@@ -60,12 +65,14 @@ def evaluate(
     progress = console if console.is_terminal else Console(stderr=True)
     names = NAMES if name == "all" else (name,)
     with one_line(DataMissing, ModelError):
-        for evaluated in run_evaluations(names, data, settings, quick, progress):
+        for evaluated in run_evaluations(
+            names, data, settings, quick, progress, vectors, monotonic
+        ):
             print_evaluated(console, evaluated)
             found.append(evaluated)
-    with one_line(OSError):
-        if plots is not None:
-            for evaluated in found:
-                write_plots(plots, evaluated)
-        if json is not None:
-            write_json(json, found)
+            # At once: all of them take an hour, and the last may be the one that fails.
+            with one_line(OSError):
+                if plots is not None:
+                    write_plots(plots, evaluated)
+                if json is not None:
+                    write_json(json, found)

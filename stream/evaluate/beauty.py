@@ -21,7 +21,8 @@ from models.user_model import UserModel
 from stream.core.events import Interaction
 from stream.evaluate.datasets import Sequences, load_amazon_beauty
 from stream.evaluate.report import Evaluated, OnStep, Row
-from stream.evaluate.shop import LiveShop, encoded
+from stream.evaluate.shop import LiveShop
+from stream.evaluate.vectors import Encode, encoded
 from stream.settings import Settings
 
 K = (5, 10, 20)
@@ -37,12 +38,16 @@ QUICK_USERS = 1500
 
 
 def evaluate(
-    data: Path, settings: Settings, on_step: OnStep, quick: bool = False
+    data: Path,
+    settings: Settings,
+    on_step: OnStep,
+    quick: bool = False,
+    encode: Encode = encoded,
 ) -> Iterator[Evaluated]:
     """Yield leave one out, then the prequential evaluation; ``quick`` asks of a few users alone."""
     beauty = load_amazon_beauty(data)
     on_step(f"encoding {beauty.n_items:,} titles")
-    vectors = encoded(beauty.titles, settings)
+    vectors = encode(beauty.titles, settings)
     # Everyone is learnt from; intervals say what asking fewer costs.
     asked = np.arange(len(beauty.users))[:: len(beauty.users) // QUICK_USERS if quick else 1]
     yield _leave_one_out(beauty, vectors, asked, settings, on_step)

@@ -37,7 +37,8 @@ from models.weights import encoder_id, resolve
 from stream.evaluate.beauty import ASKED_MS, QUICK_USERS, K, ask, learn_all, open_shop
 from stream.evaluate.datasets import Sequences, load_amazon_beauty
 from stream.evaluate.report import Evaluated, OnStep, Row
-from stream.evaluate.shop import LiveShop, encoded
+from stream.evaluate.shop import LiveShop
+from stream.evaluate.vectors import Encode, encoded
 from stream.settings import Settings
 from stream.training.ranker import ASKED_AT_ONCE, Question, Trial, questions_of
 
@@ -54,12 +55,16 @@ _ALONE, _IDS = "the sequence model alone", "the same network of ids alone"
 
 
 def evaluate(
-    data: Path, settings: Settings, on_step: OnStep, quick: bool = False
+    data: Path,
+    settings: Settings,
+    on_step: OnStep,
+    quick: bool = False,
+    encode: Encode = encoded,
 ) -> Iterator[Evaluated]:
     """Yield all targets, then the rare ones; ``quick`` learns for an epoch and asks a few."""
     beauty = load_amazon_beauty(data)
     on_step(f"encoding {beauty.n_items:,} titles")
-    vectors = encoded(beauty.titles, settings)
+    vectors = encode(beauty.titles, settings)
     split = leave_one_out(beauty.users)
     asked = np.arange(len(beauty.users))[:: len(beauty.users) // QUICK_USERS if quick else 1]
     item_ids = [str(number) for number in range(beauty.n_items)]

@@ -30,6 +30,7 @@ from models.trained_churn import ChurnParts, TrainedChurn
 from models.training.churn import Moment
 from stream.evaluate.datasets import load_cdnow, load_online_retail
 from stream.evaluate.report import Evaluated, OnStep, Row
+from stream.evaluate.vectors import Encode, encoded
 from stream.settings import Settings
 from stream.training.churn import Act, moments, plan, train_on
 
@@ -49,9 +50,16 @@ _OURS, _BG_NBD, _BG_NBD_RANK = "trained", "BG/NBD", "BG/NBD, expected purchases"
 
 
 def evaluate(
-    data: Path, settings: Settings, on_step: OnStep, quick: bool = False
+    data: Path,
+    settings: Settings,
+    on_step: OnStep,
+    quick: bool = False,
+    encode: Encode = encoded,
 ) -> Iterator[Evaluated]:
-    """Yield CDNOW, then Online Retail; ``quick`` takes a quarter of the customers of both."""
+    """Yield CDNOW, then Online Retail; ``quick`` takes a quarter of the customers of both.
+
+    Nothing is encoded: there are no texts.
+    """
     on_step("CDNOW")
     cdnow = load_cdnow(data)
     sample = [act for act in cdnow.acts if act.user_id in cdnow.sample]

@@ -28,7 +28,7 @@ from stream.agents.encode import item_text
 from stream.core.events import Item
 from stream.evaluate.datasets import Rated, Ratings, load_chorus_search
 from stream.evaluate.report import Evaluated, OnStep, Row
-from stream.evaluate.shop import encoded
+from stream.evaluate.vectors import Encode, encoded
 from stream.settings import Settings
 
 K = 10
@@ -47,13 +47,17 @@ Scorer = Callable[[Rated], NDArray[np.floating]]
 
 
 def evaluate(
-    data: Path, settings: Settings, on_step: OnStep, quick: bool = False
+    data: Path,
+    settings: Settings,
+    on_step: OnStep,
+    quick: bool = False,
+    encode: Encode = encoded,
 ) -> Iterator[Evaluated]:
     """Yield one table; ``quick`` asks every third query alone."""
     ratings = load_chorus_search(data)
     on_step(f"encoding {len(ratings.titles):,} products")
-    items = encoded(list(map(_text, ratings.titles, ratings.descriptions)), settings)
-    queries = encoded([rated.query for rated in ratings.queries], settings, "query")
+    items = encode(list(map(_text, ratings.titles, ratings.descriptions)), settings)
+    queries = encode([rated.query for rated in ratings.queries], settings, "query")
     asked = [r for r in ratings.queries if len(r.items) >= 3 and r.grades.any()]
     asked = asked[:: _QUICK_SHARE if quick else 1]
     on_step("the live search")

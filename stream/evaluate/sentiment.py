@@ -19,7 +19,7 @@ from models.trained_sentiment import TrainedSentiment
 from models.training.sentiment import train_sentiment
 from stream.evaluate.datasets import load_online_shopping, load_womens_clothing
 from stream.evaluate.report import Evaluated, OnStep, Row
-from stream.evaluate.shop import encoded
+from stream.evaluate.vectors import Encode, encoded
 from stream.settings import Settings
 from stream.training.sentiment import RatedReview
 
@@ -33,7 +33,11 @@ _OURS, _PROBE = "trained", "linear probe on the encoder"
 
 
 def evaluate(
-    data: Path, settings: Settings, on_step: OnStep, quick: bool = False
+    data: Path,
+    settings: Settings,
+    on_step: OnStep,
+    quick: bool = False,
+    encode: Encode = encoded,
 ) -> Iterator[Evaluated]:
     """Yield the Chinese reviews, then the English ones; ``quick`` takes a tenth of both."""
     chinese = load_online_shopping(data)[:: _QUICK if quick else 1]
@@ -41,6 +45,7 @@ def evaluate(
         "sentiment_zh",
         _split(chinese),
         settings,
+        encode,
         on_step,
         "online_shopping_10_cats, ten kinds of goods and hotels; what was chosen was chosen on a "
         "tenth of the other nine.",
@@ -51,6 +56,7 @@ def evaluate(
         "sentiment_en",
         _split([english[row] for row in some[:: _QUICK if quick else 1]]),
         settings,
+        encode,
         on_step,
         "Women's clothing: four and five stars against one and two; nothing was chosen on it.",
     )
@@ -71,14 +77,14 @@ def _split(reviews: Sequence[RatedReview]) -> _Split:
 
 
 def _evaluated(
-    name: str, split: _Split, settings: Settings, on_step: OnStep, note: str
+    name: str, split: _Split, settings: Settings, encode: Encode, on_step: OnStep, note: str
 ) -> Evaluated:
     learnt, asked = ([review.text for review in part] for part in (split.learnt, split.asked))
     content, truth = (
         np.array([review.content for review in part]) for part in (split.learnt, split.asked)
     )
     on_step(f"{name}: encoding {len(learnt) + len(asked):,} reviews")
-    vectors = encoded([*learnt, *asked], settings)
+    vectors = encode([*learnt, *asked], settings)
     of_learnt, of_asked = vectors[: len(learnt)], vectors[len(learnt) :]
     on_step(f"{name}: fitting")
     parts, validation = train_sentiment(learnt, of_learnt, content)

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.catalogue import Catalogue
-from models.encoder import Side
 from models.faiss_index import faiss_index
 from models.items import ItemFacts
 from models.learnt_items import LearntItems
@@ -37,7 +36,6 @@ from stream.core.item_state import (
 from stream.core.pairs import pair_messages
 from stream.core.profiles import profiles_of
 from stream.core.user_state import Rules, UserState
-from stream.encoders import open_encoder
 from stream.messages import read_item_pairs
 from stream.settings import Settings
 from stream.topics import CLICKSTREAM, DAY_MS, HOUR_MS, REVIEWS, SEARCHES
@@ -78,6 +76,7 @@ class LiveShop:
         self._catalogue.rebuild()
         self._users: dict[str, UserState] = {}
         self._items: dict[str, ItemState] = {}
+        self._untold: set[str] = set()
         self._n_batches = 0
         self._n_events = 0
 
@@ -85,14 +84,16 @@ class LiveShop:
         self,
         user_model: UserModel | None,
         ranker: TrainedRanker | None = None,
+        trend: float | None = None,
     ) -> None:
-        """Rank from now on with the model that the shop was opened with, or without it; and with
-        a ranker, or by the hybrid score."""
+        """Rank from now on with the model that the shop was opened with, or without it; with a
+        ranker, or by the hybrid score; and by another power of trends than the settings'."""
         settings = self._settings
         self._recommender = Recommender(
             self._catalogue,
             text_share=settings.text_share,
             step_decay=settings.step_decay,
+            trend=settings.trend if trend is None else trend,
             diversity=settings.diversity,
             n_candidates=settings.n_candidates,
             user_model=user_model,
@@ -134,8 +135,14 @@ class LiveShop:
         told = [(offset, read_item_pairs(raw)) for _, raw in messages]
         changed = fold_batch(self._items, touches_by_item(told), self._counting)
         self._items |= changed
-        for state in changed.values():
-            self._catalogue.put_neighbours(facts_of(to_neighbours(state, self._counting)))
+        self._untold |= changed.keys()
+
+    def _tell(self) -> None:
+        """Have the catalogue follow the counts, as it does in a worker; nobody looks before."""
+        for item_id in self._untold:
+            told = to_neighbours(self._items[item_id], self._counting)
+            self._catalogue.put_neighbours(facts_of(told))
+        self._untold.clear()
 
     def recommend(self, user_ids: Sequence[str], k: int, now_ms: int) -> list[list[str]]:
         """Return what each user would be shown now, best first."""
@@ -152,16 +159,10 @@ class LiveShop:
         return state is not None and any(act.item_id == item_id for act in state.acts)
 
     def _profiles(self, user_ids: Sequence[str], now_ms: int) -> list[Profile]:
+        self._tell()
         states = [self._users.get(user_id, UserState()) for user_id in user_ids]
         return profiles_of(states, self._catalogue.raw_vectors, now_ms, self._rules)
 
 
 def _learnt(model: UserModel | None) -> LearntItems | None:
     return None if model is None else LearntItems(model, partial(faiss_index, model.dim))
-
-
-def encoded(
-    texts: Sequence[str], settings: Settings, side: Side = "passage"
-) -> NDArray[np.float32]:
-    """Return the settings' encoder's unit vectors of texts, shape (n, dim)."""
-    return np.asarray(open_encoder(settings).encode(texts, side), np.float32)

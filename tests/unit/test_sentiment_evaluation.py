@@ -50,8 +50,14 @@ def data(tmp_path: Path) -> Path:
 def evaluated(data: Path, monkeypatch: pytest.MonkeyPatch) -> list[Evaluated]:
     monkeypatch.setattr(intervals, "N_RESAMPLES", 20)
     monkeypatch.setattr(training, "N_BUCKETS", 1 << 12)
-    monkeypatch.setattr(sentiment, "encoded", lambda texts, _: HashEncoder().encode(texts))
-    return list(sentiment.evaluate(data, load_settings(), lambda _: None))
+    return list(
+        sentiment.evaluate(
+            data,
+            load_settings(),
+            lambda _: None,
+            encode=lambda texts, _settings, side="passage": HashEncoder().encode(texts, side),
+        )
+    )
 
 
 def test_each_language_has_a_table_with_baselines_and_intervals(
