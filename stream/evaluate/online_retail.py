@@ -160,7 +160,7 @@ def live(
     customers = [baskets.customers[customer] for customer in asked]
     found: dict[str, Lists] = {}
     for name, trend in ((_OURS, settings.trend), ("live path without trends", 0.0)):
-        shop.use(None, trend)
+        shop.use(None, trend=trend)
         lists = found[name] = np.full((len(asked), max(K)), PADDING, np.int64)
         for row, of_customer in enumerate(shop.recommend(customers, max(K), CUT_MS)):
             lists[row, : len(of_customer)] = [number_of[item_id] for item_id in of_customer]

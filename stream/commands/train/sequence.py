@@ -38,7 +38,7 @@ def sequence(
     except ImportError as error:
         raise CommandFailed(f"{error}: training needs `pip install prefstream[train]`") from None
     from models.weights import ModelError, encoder_id, resolve
-    from stream.evaluate.shop import encoded
+    from stream.evaluate.vectors import encoded
     from stream.formats import BadSource, ReadReport, read, within
 
     def tell(epoch: Epoch) -> None:
