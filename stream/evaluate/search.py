@@ -80,7 +80,8 @@ def evaluate(
     }
     if settings.search_reranker:
         on_step("the cross-encoder")
-        values |= _reranked(shop, ratings, asked, settings)
+        # First is what such settings answer with: that is what counts as ours.
+        values = _reranked(shop, ratings, asked, settings) | values
     on_step("baselines")
     values |= _baselines(ratings, asked)
     yield _evaluated(values, settings, len(asked))
