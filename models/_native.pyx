@@ -278,7 +278,7 @@ cdef struct Room:
     float* known
     float* bound
     float* score
-    float* vectors
+    const float** vectors
     float* nearest
     float* parts
     Best best
@@ -321,7 +321,7 @@ def choose(
 ):
     """Return the picks: positions in the pools (p,), scores (p,), where those of each shopper begin
     (b + 1,), and the columns and weights, (p, MOST), of what speaks most for each, columns as in
-    reasons.explain for a width of the most elements that a shopper has.
+    reasons.weightiest for a width of the most elements that a shopper has.
 
     ``starts`` (b + 1,) is by shopper; ``places`` says by row which of ``vectors`` is the item's.
     """
@@ -345,30 +345,36 @@ def choose(
     cdef int64_t m, count
     cdef float value, least, low, high, most, weight
     cdef const float* vector
+    cdef float* parts
     cdef bint against
     room_made = np.empty(
-        3 * longest + n_best * (dim + 1) + n_columns + 2 * n_best + 2 * wide, np.float32
+        3 * longest + n_best + k * n_columns + n_best + wide, np.float32
     )
     own_made = np.zeros(longest, np.uint8)
     numbers_made = np.empty(2 * (n_best + wide), np.int64)
+    pointers_made = np.empty(n_best, np.uintp)
+    # Which pick each candidate of the shopper is, -1 for none.
+    pick_of_made = np.full(longest, -1, np.int32)
     cdef float[::1] floats = room_made
     cdef uint8_t[::1] own = own_made
     cdef int64_t[::1] numbers = numbers_made
+    cdef int32_t[::1] pick_of = pick_of_made
+    cdef size_t[::1] pointers = pointers_made
     if not longest or not k:
         return positions_made[:0], scores_made[:0], starts_made, columns_made[:0], weights_made[:0]
     room.known = &floats[0]
     room.bound = room.known + longest
     room.score = room.bound + longest
-    room.vectors = room.score + longest
-    room.nearest = room.vectors + n_best * dim
+    room.nearest = room.score + longest
     room.parts = room.nearest + n_best
-    room.best.values = room.parts + n_columns
+    room.best.values = room.parts + k * n_columns
     room.bounds.values = room.best.values + n_best
     room.best.rows = &numbers[0]
     room.best.places = room.best.rows + n_best
     room.bounds.rows = room.best.places + n_best
     room.bounds.places = room.bounds.rows + wide
     room.best.limit = n_best
+    room.vectors = <const float**>&pointers[0]
     with nogil:
         for shopper in range(n_shoppers):
             made_starts[shopper] = n
@@ -445,10 +451,7 @@ def choose(
                 room.bounds.values[j] = (1 - diversity) * ((room.best.values[j] - low) / value)
                 room.nearest[j] = 0
                 room.bounds.rows[j] = 0
-                if diversity > 0:
-                    vector = _vector(vectors, places, rows[begin + room.best.places[j]])
-                    for i in range(dim):
-                        room.vectors[j * dim + i] = vector[i]
+                room.vectors[j] = _vector(vectors, places, rows[begin + room.best.places[j]])
             # How near is looked up only for what would be picked: it can but lose by it.
             picked = 0
             while picked < min(k, count):
@@ -460,9 +463,7 @@ def choose(
                 if diversity > 0 and room.bounds.rows[place] < picked:
                     for j in range(room.bounds.rows[place], picked):
                         value = diversity * prefstream_dot(
-                            room.vectors + place * dim,
-                            room.vectors + room.bounds.places[j] * dim,
-                            dim,
+                            room.vectors[place], room.vectors[room.bounds.places[j]], dim
                         )
                         if value > room.nearest[place]:
                             room.nearest[place] = value
@@ -474,19 +475,22 @@ def choose(
                 positions[n + picked], scores[n + picked] = begin + i, room.best.values[place]
                 picked += 1
             n += min(k, count)
-            # Why: `explain`.
-            for picked in range(made_starts[shopper], n):
-                memset(room.parts, 0, n_columns * sizeof(float))
-                at = positions[picked]
+            # Why: `weightiest`.
+            count = n - made_starts[shopper]
+            memset(room.parts, 0, count * n_columns * sizeof(float))
+            for picked in range(count):
+                at = positions[made_starts[shopper] + picked]
                 i = at - begin
+                pick_of[i] = <int32_t>picked
+                parts = room.parts + picked * n_columns
                 vector = _vector(vectors, places, rows[at])
                 for j in range(e_begin, e_end):
                     if coefficients[j] > 0 and history[j] != at:
-                        room.parts[j - e_begin] = (
+                        parts[j - e_begin] = (
                             prefstream_dot(vector, &elements[j, 0], dim)
                             * (text_share * coefficients[j])
                         )
-                room.parts[2 * width] = reach[shopper] * long_shares[shopper] * prefstream_dot(
+                parts[2 * width] = reach[shopper] * long_shares[shopper] * prefstream_dot(
                     vector, &long_interests[shopper, 0], dim
                 )
                 value = reach[shopper] * short_shares[shopper] * prefstream_dot(
@@ -494,15 +498,21 @@ def choose(
                 )
                 if not own[i]:
                     value += learnt_weight * reach[shopper] * fit[at]
-                room.parts[2 * width + 1] = value
-                room.parts[2 * width + 2] = popular_weight * reach[shopper] * popular[at]
-                room.parts[2 * width + 3] = new_weight * reach[shopper] * new_arrival[at]
-                for j in range(pair, pairs_end):
-                    if entries[j] == at:
-                        room.parts[width + pair_elements[j] - e_begin] = (
-                            (1 - text_share) * coefficients[pair_elements[j]] * pair_strengths[j]
-                        )
-                _weightiest(room.parts, n_columns, &columns[picked, 0], &weights[picked, 0])
+                parts[2 * width + 1] = value
+                parts[2 * width + 2] = popular_weight * reach[shopper] * popular[at]
+                parts[2 * width + 3] = new_weight * reach[shopper] * new_arrival[at]
+            for j in range(pair, pairs_end):
+                if entries[j] >= 0 and pick_of[entries[j] - begin] >= 0:
+                    parts = room.parts + pick_of[entries[j] - begin] * n_columns
+                    parts[width + pair_elements[j] - e_begin] = (
+                        (1 - text_share) * coefficients[pair_elements[j]] * pair_strengths[j]
+                    )
+            for picked in range(count):
+                at = made_starts[shopper] + picked
+                pick_of[positions[at] - begin] = -1
+                _weightiest(
+                    room.parts + picked * n_columns, n_columns, &columns[at, 0], &weights[at, 0]
+                )
             pair = pairs_end
         made_starts[n_shoppers] = n
     return positions_made[:n], scores_made[:n], starts_made, columns_made[:n], weights_made[:n]
