@@ -46,7 +46,7 @@ help:
 	@echo "make audit       known holes of the pinned packages; needs the network"
 	@echo "make kafka       a real Apache Kafka on loopback (Java 17+ and Maven); make kafka-stop"
 
-$(READY): pyproject.toml constraints.txt models/_native.pyx stream/core/_native.pyx
+$(READY): pyproject.toml constraints.txt models/_native.pyx $(wildcard stream/core/_*.p[yx]*)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP_INSTALL) -c constraints.txt -e ".[$(EXTRA),openvino,rerank,train,tracing,dev]"
 	@touch $@
