@@ -452,8 +452,8 @@ cdef class NativeUser:
         cdef In src, base
         cdef const uint8_t* raw
         cdef size_t n
-        cdef int64_t base_ms, n_columns, ago
-        cdef int i, mark, band
+        cdef int64_t base_ms, n_columns, ago, band
+        cdef int i, mark
         src.at = <const uint8_t*>PyBytes_AS_STRING(row)
         src.end = src.at + PyBytes_GET_SIZE(row)
         src.bad = False
@@ -502,7 +502,7 @@ cdef class NativeUser:
             except user_rows.DAMAGE:
                 return False
         self.recommended_ms = _time_of(_read_time(&src), base_ms)
-        band = <int>_read_time(&src)
+        band = _read_time(&src)
         if src.bad or src.at != src.end or not 0 <= band < 4:
             return False
         self.band = _BANDS[band]
@@ -756,6 +756,12 @@ cdef class NativeUser:
                 return False
             if i and _compared(&self.acts[i - 1], &self.acts[i]) >= 0:
                 return False
+        if self.pending is not None and not (
+            -most < self.pending.partition < most
+            and -most < self.pending.offset < most * 64
+            and -most < self.pending.event_time_ms < most
+        ):
+            return False
         for i in range(1, len(self.faded)):
             if not self.faded[i - 1].period < self.faded[i].period:
                 return False
