@@ -50,6 +50,7 @@ from stream.formats import BadSource, Format, ReadReport, Record
 from stream.messages import BadDerived
 from stream.redrive import DeadLetter, Selection, places_in
 from stream.settings import load_settings
+from stream.spaces import OtherEncoder
 
 Value = TypeVar("Value")
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -177,7 +178,7 @@ def last_commit(raw: bytes) -> None:
     table.write(0, dict(zip(names, found, strict=True)))
     outbox = Outbox()
     committer = Committer(table, outbox, "user-state")
-    if answer(StoreFailed, _finished, committer.recover(0)) is None:
+    if answer((StoreFailed, OtherEncoder), _finished, committer.recover(0)) is None:
         return
     assert committer.through(0, "nothing") == -1
     # What was finished is not sent again.
