@@ -175,6 +175,7 @@ def watched_shop(
 ) -> Iterator[tuple[WatchedShop, str]]:
     """Yield a shop that is open, and the address of the Prometheus that watches it."""
     settings = {
+        "PREFSTREAM_MODEL_CHECK_S": "1",
         "PREFSTREAM_SENTIMENT_MODEL": str(sentiment_model(folder / "sentiment")),
         "PREFSTREAM_MIN_INTERVAL_MS": "0",
         "PREFSTREAM_CHURN_ASSESS_S": "5",

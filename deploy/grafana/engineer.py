@@ -436,8 +436,7 @@ MODELS = Row(
                 "{{kind}} swapped",
             ),
             (
-                "sum by (kind, reason) "
-                f"(increase(prefstream_model_refusals_total{{{HERE}}}[1h])) > 0",
+                f"sum by (kind, reason) (increase(prefstream_model_refusals_total{{{HERE}}}[1h]))",
                 "{{kind}} refused: {{reason}}",
             ),
             low=0,
