@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from models.model_folder import read_folder, write_folder
 from models.ranking_features import FEATURES, GROUPS
-from models.weights import ModelError
+from models.weights import ModelError, WrongEncoder
 
 KIND = "ranker"
 _WEIGHTS = "weights.json"
@@ -130,7 +130,8 @@ def save_ranker(folder: Path, parts: RankerParts, facts: Mapping[str, Any]) -> s
 def load_ranker(folder: Path, conditions: Conditions) -> TrainedRanker:
     """Read a ranker for use under some conditions.
 
-    Raises ModelError naming what is missing, damaged, of another kind or trained under others.
+    Raises ModelError naming what is missing, damaged, of another kind or trained under others;
+    WrongEncoder where that is the encoder.
     """
     found = read_folder(folder, KIND)
     if found.facts.get("features") != list(_NAMES):
@@ -144,7 +145,8 @@ def load_ranker(folder: Path, conditions: Conditions) -> TrainedRanker:
     for name, here in asdict(conditions).items():
         there = getattr(parts.conditions, name)
         if there != here:
-            raise ModelError(
+            refused = WrongEncoder if name == "encoder" else ModelError
+            raise refused(
                 f"{folder}: trained with {name} {there!r}, and the settings say {here!r}: "
                 "train it anew"
             )

@@ -13,7 +13,9 @@ import numpy as np
 from models.activity import NO_ACTIVITY, fold_activity
 from models.churn import ChurnModel
 from models.item_index import Vectors
+from models.ranking_features import FEATURES
 from models.sentiment import SentimentModel
+from models.trained_ranker import TrainedRanker
 from models.user_model import UserModel
 from models.weights import ModelError
 
@@ -30,6 +32,14 @@ def try_user_model(model: UserModel, dim: int) -> None:
         raise ModelError(f"{model.name} does not work: {error}") from error
     if found.shape != (2, model.dim) or not np.isfinite(found).all():
         raise ModelError(f"{model.name} does not work: it makes no vectors of {model.dim} numbers")
+
+
+def try_ranker(ranker: TrainedRanker) -> None:
+    """Raise ModelError unless a ranker rates two candidates of whom nothing is known."""
+    scores = ranker.rate(np.full((2, len(FEATURES)), np.nan, np.float32))
+    chances = ranker.chances(scores, np.zeros(2, np.int64), 1)
+    if not (np.isfinite(scores).all() and np.isfinite(chances).all()):
+        raise ModelError(f"{ranker.name} does not work: it says {chances}")
 
 
 def try_churn_model(model: ChurnModel, horizon_days: float) -> None:

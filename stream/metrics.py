@@ -67,7 +67,7 @@ Stage = Literal[
 ]
 TextKind = Literal["item", "search", "review", "user", "other"]
 Refusal = Literal["encoder", "dimension", "not_finite", "other"]
-ModelKind = Literal["user", "churn", "sentiment", "encoder", "other"]
+ModelKind = Literal["user", "ranker", "churn", "sentiment", "encoder", "other"]
 ModelRefusal = Literal[
     "damaged",  # not as its manifest says, not of the kind, or it does not work
     "encoder",  # made for the vectors of another encoder, or another encoder itself

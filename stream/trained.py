@@ -7,10 +7,12 @@ from pathlib import Path
 from models.churn import ChurnModel
 from models.sentiment import SentimentModel
 from models.trained_churn import load_churn
+from models.trained_ranker import Conditions, TrainedRanker, load_ranker
 from models.trained_sentiment import load_sentiment
-from models.trials import try_churn_model, try_sentiment_model, try_user_model
+from models.trials import try_churn_model, try_ranker, try_sentiment_model, try_user_model
 from models.user_model import UserModel
 from models.weights import WrongEncoder
+from stream.settings import Settings
 
 
 def open_user_model(folder: Path, encoder_id: str, dim: int) -> UserModel:
@@ -28,6 +30,19 @@ def open_user_model(folder: Path, encoder_id: str, dim: int) -> UserModel:
     model = load_sequence(folder, encoder_id)
     try_user_model(model, dim)
     return model
+
+
+def open_ranker(
+    folder: Path, settings: Settings, encoder_id: str, has_user_model: bool
+) -> TrainedRanker:
+    """Read a model of ``prefstream train ranker``.
+
+    Raises ModelError, WrongEncoder where it learnt over vectors of another encoder.
+    """
+    conditions = Conditions(encoder_id, settings.text_share, settings.step_decay, has_user_model)
+    ranker = load_ranker(folder, conditions)
+    try_ranker(ranker)
+    return ranker
 
 
 def open_churn_model(folder: Path, horizon_days: float) -> ChurnModel:

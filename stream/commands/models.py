@@ -97,7 +97,12 @@ def _verified(folder: Path, settings: Settings) -> str:
     """Return what a model fits; raises ModelError where a worker would refuse it."""
     from models.model_folder import check_files, read_manifest
     from models.weights import ModelError, encoder_id, resolve
-    from stream.trained import open_churn_model, open_sentiment_model, open_user_model
+    from stream.trained import (
+        open_churn_model,
+        open_ranker,
+        open_sentiment_model,
+        open_user_model,
+    )
 
     kind = read_manifest(folder).get("kind")
     if kind == "churn":
@@ -108,11 +113,14 @@ def _verified(folder: Path, settings: Settings) -> str:
         found = encoder_id(resolve(str(folder), sha256=settings.encoder_sha256))
         return f"it is the encoder {found}"
     openers = {"sequence": open_user_model, "sentiment": open_sentiment_model}
-    if kind not in openers:
+    if kind not in (*openers, "ranker"):
         raise ModelError(f"{folder}: a model of kind {kind!r}, which no worker takes")
     encoder = resolve(settings.encoder, sha256=settings.encoder_sha256)
     running = encoder_id(encoder)
-    openers[kind](folder, running, encoder.dim)
+    if kind == "ranker":
+        open_ranker(folder, settings, running, bool(settings.user_model))
+    else:
+        openers[kind](folder, running, encoder.dim)
     return f"loaded and tried with the encoder {running}"
 
 

@@ -20,7 +20,7 @@ from models.recommender import Recommender
 from models.reranking import Reranking, RerankRule
 from models.search import ItemSearch, SearchRule
 from models.text_index import TextIndex
-from models.trained_ranker import Conditions, TrainedRanker, load_ranker
+from models.trained_ranker import TrainedRanker
 from models.user_model import UserModel
 from models.versions import chosen
 from models.weights import encoder_id, resolve
@@ -46,7 +46,7 @@ from stream.spaces import space_of
 from stream.tiers.base import Background, Parts, wall_clock_ms
 from stream.topic_names import full_name
 from stream.topics import CLICKSTREAM, EMBEDDED_TEXTS, USER_STATE, USERS
-from stream.trained import open_churn_model, open_user_model
+from stream.trained import open_churn_model, open_ranker, open_user_model
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 #: Recommendations that were put off are looked for this often.
@@ -195,6 +195,9 @@ class PreferenceTier:
         if self._user_model is not None:
             folder = Path(settings.user_model)
             watch.add(Watched("user", folder, self._user_model.name, self._ready_user_model))
+        if self._ranker is not None:
+            folder = Path(settings.ranker_model)
+            watch.add(Watched("ranker", folder, self._ranker.name, self._ready_ranker))
         if settings.churn_model:
             folder = Path(settings.churn_model)
             watch.add(Watched("churn", folder, self._churn_model.name, self._ready_churn_model))
@@ -210,14 +213,27 @@ class PreferenceTier:
         if self._is_stopping:
             raise GivenUp
         self._catalogue.learn(learnt, LEARNING_RESTS_FOR)
-        recommender = _recommender(self._parts.settings, self._catalogue, model, self._ranker)
 
         def change() -> None:
             self._catalogue.adopt(learnt)
-            self._recommending.use(recommender)
+            self._rank_by(model, self._ranker)
 
         use = partial(self._preferences.between_batches, change)
         return Ready(model.name, use, self._catalogue.give_up)
+
+    def _ready_ranker(self, folder: Path) -> Ready:
+        has_user_model = self._user_model is not None
+        new = open_ranker(folder, self._parts.settings, self._encoder_id, has_user_model)
+
+        def change() -> None:
+            self._rank_by(self._user_model, new)
+
+        return Ready(new.name, partial(self._preferences.between_batches, change))
+
+    def _rank_by(self, model: UserModel | None, ranker: TrainedRanker | None) -> None:
+        self._user_model, self._ranker = model, ranker
+        settings = self._parts.settings
+        self._recommending.use(_recommender(settings, self._catalogue, model, ranker))
 
     def _ready_churn_model(self, folder: Path) -> Ready:
         model = open_churn_model(folder, self._parts.settings.churn_horizon_days)
@@ -340,10 +356,8 @@ def ranker(
     """Return the ranker that the settings name, None without one; raises ModelError."""
     if not settings.ranker_model:
         return None
-    conditions = Conditions(
-        encoder_id, settings.text_share, settings.step_decay, user_model is not None
-    )
-    return load_ranker(chosen(Path(settings.ranker_model)), conditions)
+    folder = chosen(Path(settings.ranker_model))
+    return open_ranker(folder, settings, encoder_id, user_model is not None)
 
 
 def _search_rule(settings: Settings) -> SearchRule:

@@ -15,12 +15,15 @@ from churn_shops import END_MS, simulated_acts
 from running import Outside, Workers, next_of, workers
 
 from models.evaluation import intervals
+from models.ranking_features import FEATURES
 from models.sequence_model import SequenceParts, save_sequence
 from models.sequence_network import SequenceNetwork, Shape
 from models.trained_churn import save_churn
+from models.trained_ranker import Conditions, RankerParts, save_ranker
 from models.trained_sentiment import SentimentParts, save_sentiment
 from models.versions import rollback, switch
 from models.weights import encoder_id, resolve
+from stream.settings import load_settings
 from stream.training.churn import train_on
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -33,6 +36,18 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def ranker_of(version: int) -> RankerParts:
+    """Return a ranker that prefers what resembles the history."""
+    n = len(FEATURES)
+    settings = load_settings()
+    conditions = Conditions(ENCODER, settings.text_share, settings.step_decay, user_model=True)
+    bounds = {"lows": (-9.0,) * n, "highs": (9.0,) * n, "slope": 1.0, "diversity": 0.0}
+    weights = tuple(float(name == "text") for name in FEATURES)
+    return RankerParts(
+        weights, (0.0,) * n, intercept=-float(version), conditions=conditions, **bounds
+    )
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[str]]]:
     """By kind a folder of two versions, the first in use, and their names."""
@@ -41,7 +56,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, li
         patch.setattr(intervals, "N_RESAMPLES", 20)
         churn, _ = train_on(simulated_acts(), END_MS)
     ones = np.ones(8, np.float32)
-    for kind in ("user", "churn", "sentiment"):
+    for kind in ("user", "ranker", "churn", "sentiment"):
         names = []
         for version in (1, 2):
             folder = root / kind / str(version)
@@ -49,7 +64,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, li
                 network = SequenceNetwork(Shape(384, 1, 8, 1, 1, 4, by_text=True))
                 mean = np.zeros(384, np.float32)
                 parts = SequenceParts(network, [str(version)], mean, ENCODER, 0.1)
-                names.append(f"hybrid-1+{save_sequence(folder, parts, {})}")
+                names.append(save_sequence(folder, parts, {}))
+            elif kind == "ranker":
+                names.append(save_ranker(folder, ranker_of(version), {}))
             elif kind == "churn":
                 names.append(save_churn(folder, replace(churn, typical_order=float(version)), {}))
             else:
@@ -103,14 +120,14 @@ class Shopper:
         self._outside.send("reviews", user_id, {**base, "event_id": "r", "text": "Worth it"})
         self._outside.flush()
         made: dict[str, str] = {}
-        while len(made) < 3:
+        while len(made) < 4:
             message = next_of(self._consumer)
             value = json.loads(message.value())
             if value["user_id"] != user_id:
                 continue
             model = value["model"]
             if message.topic().endswith("recommendations"):
-                made["user"] = model["ranker"]
+                _, made["user"], made["ranker"] = model["ranker"].split("+")
             else:
                 kind = "churn" if message.topic().endswith("churn-risk") else "sentiment"
                 made[kind] = model
@@ -124,11 +141,11 @@ def test_outputs_name_the_next_model_without_a_restart(
     assert running.process is not None
     pid, shopper = running.process.pid, Shopper(outside)
     first, second = ({kind: names[n] for kind, (_, names) in models.items()} for n in (0, 1))
-    tiers = {"user": "preference", "churn": "preference", "sentiment": "encode"}
+    tiers = ("preference", "encode")
 
     def swapped(n: int) -> bool:
-        counts = {t: running.metric(t, "prefstream_model_swaps_total") for t in tiers.values()}
-        return counts == {"preference": 2 * n, "encode": n}
+        counts = {t: running.metric(t, "prefstream_model_swaps_total") for t in tiers}
+        return counts == {"preference": 3 * n, "encode": n}
 
     assert shopper.models() == first
     for folder, _ in models.values():
