@@ -146,7 +146,7 @@ class _Told:
         ages_ms = np.maximum(as_of_ms[self.owners] - self.times_ms, 0)
         weights = np.where(counts, self.weights * 0.5 ** (ages_ms / half_life_ms), 0.0)
         totals = np.bincount(self.owners, weights, len(self.texts)).tolist()
-        is_any = (np.bincount(self.owners, weights != 0, len(self.texts)) > 0).tolist()
+        is_any = (np.bincount(self.owners, counts, len(self.texts)) > 0).tolist()
         factors = weights.astype(np.float32)
         return [
             _Sum(factors[start:end] @ self.vectors[start:end] if found else None, total, at_ms)

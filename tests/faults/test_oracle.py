@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from faults.generator import HOSTILE, Sent, Shoppers
 from faults.oracle import Evidence, judge
-from faults.reference import Read, Sources
+from faults.reference import ID_MEMORY, Read, Sources
 from faults.trial import ROOMY_BYTES
 from msgspec import structs
 
@@ -23,7 +23,7 @@ from stream.core.user_state import Rules, UserState
 from stream.delivery import SourceMessage
 from stream.settings import load_settings
 
-RULES = Rules.of(load_settings(max_state_bytes=ROOMY_BYTES))
+RULES = Rules.of(load_settings(max_state_bytes=ROOMY_BYTES, event_id_memory=ID_MEMORY))
 SENT_MS = 1_900_000_000_000
 
 

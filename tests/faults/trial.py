@@ -19,7 +19,7 @@ from faults.generator import HOSTILE, Message, Mix, Shop, Shoppers
 from faults.model import tiny_model
 from faults.oracle import Evidence, Finding, judge
 from faults.outputs import Outputs
-from faults.reference import Place, Read, Sources
+from faults.reference import ID_MEMORY, Place, Read, Sources
 from faults.rows import replayed, state_of
 from faults.supervisor import Supervised
 
@@ -56,6 +56,7 @@ SETTINGS = {
     # Room for all that the counts allow: what gives way in a shorter row depends on its length
     # after each batch, which the reference does not know.
     "PREFSTREAM_MAX_STATE_BYTES": str(ROOMY_BYTES),
+    "PREFSTREAM_EVENT_ID_MEMORY": str(ID_MEMORY),
 }
 
 
