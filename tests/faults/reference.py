@@ -37,8 +37,8 @@ SEARCH_WEIGHT, REVIEW_WEIGHT, REVIEW_TEXT = 0.8, 1.0, 0.5
 UNRATED = 0.25
 LONG_MS, SHORT_MS = 720 * HOUR_MS, 2 * HOUR_MS
 RECENT_ACTS, RECENT_TEXTS, ID_BYTES = 50, 3, 6
-#: More than by default: while nothing encodes, what a user clicks goes by, and a search that was sent
-#: twice must be known when its copy has its vector at last.
+#: More than by default: while nothing encodes, what a user clicks goes by, and a search sent twice
+#: must be known when its copy has its vector at last.
 ID_MEMORY = 128
 MAX_FUTURE_MS = 300_000
 EXCLUDED_MS, PERIOD_MS = 90 * DAY_MS, 30 * DAY_MS
