@@ -54,7 +54,7 @@ class Disaster:
     send: int
     arrives: tuple[float, float, float]
     kills: bool
-    #: Killed before the send and behind the local write, whatever arrives.
+    #: It is behind the changelog then, which is written first and read before anything is done.
     store_survives: bool
     #: So many of the last micro-batches were not committed to the broker yet.
     uncommitted: int
@@ -126,9 +126,10 @@ class Counter:
         await self.committer.commit(list(done.values()))
 
 
-def restored(table: PartitionTable, broker: Broker) -> None:
-    """Begin with an empty store and what the changelog says."""
-    table._data = None  # type: ignore[assignment]
+def restored(table: PartitionTable, broker: Broker, store_survives: bool = False) -> None:
+    """Begin with an empty store, or with the one that is left, and what the changelog says."""
+    if not store_survives:
+        table._data = None  # type: ignore[assignment]
     store = table.data
     assert isinstance(store, MemoryStore)
     records: list[Any] = [
@@ -170,8 +171,7 @@ async def run(
             life += 1
             assert broker.killed_by is not None
             del committed[max(len(committed) - broker.killed_by.uncommitted, 1) :]
-            if not broker.killed_by.store_survives:
-                restored(table, broker)
+            restored(table, broker, broker.killed_by.store_survives)
 
 
 disasters = st.lists(
