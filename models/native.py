@@ -17,12 +17,17 @@ except ImportError:
 else:
     _IS_BUILT = True
 
-__all__ = ["choose", "is_on", "merge", "widened"]
+__all__ = ["choose", "is_on", "is_wanted", "merge", "widened"]
+
+
+def is_wanted() -> bool:
+    """True unless PREFSTREAM_NATIVE is 0."""
+    return os.environ.get("PREFSTREAM_NATIVE", "1") != "0"
 
 
 def is_on() -> bool:
-    """True where native code is there and PREFSTREAM_NATIVE is not 0."""
-    return _IS_BUILT and os.environ.get("PREFSTREAM_NATIVE", "1") != "0"
+    """True where native code is there and wanted."""
+    return _IS_BUILT and is_wanted()
 
 
 def widened(vectors: NDArray[np.float16]) -> NDArray[np.float32]:

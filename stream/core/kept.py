@@ -7,7 +7,6 @@ whatever else happens to a user goes through fold.py, and both give the same byt
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -15,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from models.activity import Activity
+from models.native import is_wanted
 from stream.core.fold import Outcome, Sourced, Touch, fold
 from stream.core.user_rows import Body, Written, read_row, row_of, to_body
 from stream.core.user_state import Rules, UserState, Vector
@@ -26,7 +26,7 @@ except ImportError:  # installed without a compiler
     _is_built = False
 else:
     _is_built = True
-_is_wanted = os.environ.get("PREFSTREAM_NATIVE", "1") != "0"
+_is_wanted = is_wanted()
 
 
 class Kept(Protocol):

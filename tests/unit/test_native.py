@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+
 import numpy as np
 import pytest
 
 from models import native
 
 needs_native = pytest.mark.skipif(not native.is_on(), reason="native code was not built")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_where_there_is_a_compiler_native_code_was_built() -> None:
+    """What failed to build is left out without a word, and the tests of it with it."""
+    for module in ("models._native", "stream.core._native"):
+        assert importlib.util.find_spec(module) is not None, module
 
 
 @needs_native
