@@ -103,7 +103,7 @@ class IvfIndex:
         # k-means wants some 40 points for each centre.
         self._train_from = min(expected_items, 40 * self._n_lists)
         by_size = _RECALL if expected_items < _LARGE else _RECALL_WHERE_LARGE
-        self._target_recall = by_size if target_recall is None else target_recall
+        self.target_recall = by_size if target_recall is None else target_recall
         # What is searched until the lists are trained, and the vectors as they were put after.
         self._exact = FlatIndex(dim, threads=threads)
         self._ivf: Any = None
@@ -156,7 +156,7 @@ class IvfIndex:
         _use(self._threads)
         self._ivf = _trained(self._n_lists, slab.vectors)
         self._list(slab.rows)
-        _tune(self._ivf, slab, self._target_recall, self._threads)
+        _tune(self._ivf, slab, self.target_recall, self._threads)
 
     def _list(self, rows: Rows) -> None:
         _use(self._threads)

@@ -197,3 +197,9 @@ def test_gives_back_the_vectors_as_they_were_put_and_zeros_for_the_rest(
 
     np.testing.assert_array_equal(found[:2], vectors[[7, 5]])
     assert not found[2:].any()
+
+
+def test_large_catalogues_are_searched_for_a_little_less_recall() -> None:
+    small, large = IvfIndex(DIM, 100_000), IvfIndex(DIM, 1_000_000)
+    assert 0.95 < large.target_recall < small.target_recall
+    assert IvfIndex(DIM, 1_000_000, target_recall=0.5).target_recall == 0.5

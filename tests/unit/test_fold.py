@@ -14,7 +14,7 @@ from stream.core.events import Context
 from stream.core.fold import Sourced, fold
 from stream.core.profiles import long_interest, profile_of, short_interest
 from stream.core.user_rows import from_row, to_row
-from stream.core.user_state import Rules, UserState
+from stream.core.user_state import Act, Rules, UserState
 from stream.settings import load_settings
 
 RULES = Rules.of(load_settings())
@@ -53,6 +53,16 @@ def test_an_interest_halves_in_its_half_life():
     boots, hat = short_interest(state, VECTORS, RULES)[0]
     assert boots == pytest.approx(hat / 2)
     assert long_of(state)[0] > 0.99 * long_of(state)[1]
+
+
+def test_acts_of_no_weight_are_an_interest_of_no_weight():
+    state = UserState(acts=(Act(NOW_MS, "boots", "review", 0.0),))
+    for vector, weight in (
+        long_interest(state, VECTORS, RULES),
+        short_interest(state, VECTORS, RULES),
+    ):
+        assert weight == 0
+        assert not vector.any()
 
 
 def test_a_dislike_points_away_and_is_excluded():
