@@ -18,9 +18,13 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """``warm_up_s`` of ``seconds`` are not counted: the first acts find cold code and caches."""
+    """``warm_up_s`` of ``seconds`` are not counted: the first acts find cold code and caches.
+
+    Of ``rate`` acts a second at most ``searches`` are searches.
+    """
 
     rate: float = 200.0
+    searches: float = 20.0
     users: int = 2_000
     items: int = 10_000
     seconds: float = 40.0

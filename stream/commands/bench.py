@@ -97,9 +97,18 @@ def latency(
     users: Users = None,
     items: Items = None,
     seconds: Annotated[float | None, typer.Option(min=2, help="Act for so long.")] = None,
+    searches: Annotated[
+        float | None, typer.Option(min=0, help="Searches per second among them, at most.")
+    ] = None,
 ) -> None:
     """Act sent to list received, outside the workers."""
-    given = {"rate": rate, "users": users, "items": items, "seconds": seconds}
+    given = {
+        "rate": rate,
+        "users": users,
+        "items": items,
+        "seconds": seconds,
+        "searches": searches,
+    }
     _run("latency", quick, json, broker, kafka_version, **given)
 
 

@@ -187,6 +187,7 @@ class Crowd:
         anyone = _Draw(people, [person.activity for person in people])
         number = n_sessions = 0
         visits: dict[str, Iterator[tuple[str, dict[str, object]]]] = {}
+        present: list[str] = []  # the visits' keys, in their order
         while True:
             if len(visits) < len(people) // _SHOPPERS_PER_SESSION:
                 person = anyone(rng)
@@ -194,10 +195,12 @@ class Crowd:
                     n_sessions += 1
                     session = _Session(self, person, rng, clock, f"{prefix}s{n_sessions}")
                     visits[person.user_id] = session.steps()
-            user_id = list(visits)[int(rng.integers(len(visits)))]
+                    present.append(person.user_id)
+            place = int(rng.integers(len(present)))
+            user_id = present[place]
             step = next(visits[user_id], None)
             if step is None:
-                del visits[user_id]
+                del visits[user_id], present[place]
                 continue
             number += 1
             topic, fields = step
