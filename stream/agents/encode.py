@@ -67,6 +67,11 @@ _PARSERS: dict[str, Callable[[bytes | None, bytes | None], Item | Search | Revie
 }
 
 
+def hash_of_text(text: str) -> bytes:
+    """Return what tells an item's text from the one whose vector is published."""
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
 def item_text(item: Item) -> str:
     """Return what the encoder reads of an item."""
     parts = [item.title, item.brand or "", " ".join(item.categories), " ".join(item.tags)]
@@ -228,7 +233,7 @@ class Encode:
     def _job(self, message: SourceMessage, event: Item | Search | Review | User) -> _Job | None:
         kind, text = _KINDS[message.topic], text_of(event)
         if isinstance(event, Item):
-            text_hash = hashlib.blake2b(text.encode(), digest_size=16).digest()
+            text_hash = hash_of_text(text)
             if self._published.get(event.item_id) == text_hash:
                 return None
             return _Job(message, kind, text, event.item_id, text_hash)

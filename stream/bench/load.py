@@ -1,4 +1,4 @@
-"""A shop to measure with: its catalogue as the other stages leave it, and acts on it."""
+"""A shop to measure with: its catalogue as the other stages leave it, and what is done in it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.agents.encode import hash_of_text, item_text
 from stream.bench.vectors import around_centres, clusters
-from stream.core.events import Context, Interaction, InteractionType, Item
+from stream.core.events import Context, Interaction, InteractionType, Item, Review, Search
 from stream.delivery import Output
 from stream.messages import ItemEmbedding, ItemNeighbours, to_fp16, to_message
-from stream.topics import CLICKSTREAM, DAY_MS, HOUR_MS, ITEM_EMBEDDINGS, ITEM_NEIGHBOURS, ITEMS
+from stream.topics import (
+    CLICKSTREAM,
+    DAY_MS,
+    HOUR_MS,
+    ITEM_EMBEDDINGS,
+    ITEM_NEIGHBOURS,
+    ITEMS,
+    REVIEWS,
+    SEARCHES,
+)
 
 # A few people make most of the acts and a few items get them: shares fall by rank to the power.
 _USER_SKEW, _ITEM_SKEW = 0.5, 0.9
@@ -24,6 +34,15 @@ _KINDS: dict[InteractionType, float] = {
     "purchase": 0.07,
     "dislike": 0.03,
 }
+#: Of a mix; all else are acts on items.
+_SEARCHES, _REVIEWS = 0.08, 0.02
+#: Of the searches; the others say what an earlier one did.
+_NEW_QUERIES = 0.18
+_WORDS = """
+warm light blue green soft strong small large cotton leather steel wood paper glass winter summer
+garden kitchen office travel running shoes jacket lamp table chair bottle phone case cable cream tea
+coffee book game puzzle mirror
+"""
 #: Items taken together with an item, as counted from pairs.
 _NEIGHBOURS = 32
 #: The first acts are spread over so long before they are stored, later ones over the time since.
@@ -43,6 +62,7 @@ class Load:
         self._n_users, self._n_items, self._n_acts = n_users, n_items, 0
         self._users, self._items = _skewed(n_users, _USER_SKEW), _skewed(n_items, _ITEM_SKEW)
         self._latest_ms = wall_ms() - _BACKLOG_MS
+        self._queries: list[str] = []
 
     def catalogue(self, encoder_id: str, dim: int) -> list[Output]:
         """Return every item, its vector and its neighbours, as messages."""
@@ -73,6 +93,44 @@ class Load:
                 np.linspace(since_ms, self._latest_ms, n, dtype=np.int64).tolist()
             )
         ]
+
+    def mix(self, n: int) -> list[Output]:
+        """Return n messages: acts as ``acts`` has them, and 8 % searches and 2 % reviews."""
+        kinds, mixed = self._rng.random(n), self.acts(n)
+        for place in np.flatnonzero(kinds < _SEARCHES + _REVIEWS).tolist():
+            key = mixed[place].key or b""
+            act = msgspec.json.decode(mixed[place].value or b"", type=Interaction)
+            event: Search | Review
+            if kinds[place] < _SEARCHES:
+                event, topic = self._search(act), SEARCHES.name
+            else:
+                event, topic = self._review(act), REVIEWS.name
+            mixed[place] = Output(topic, key, msgspec.json.encode(event))
+        return mixed
+
+    def _search(self, act: Interaction) -> Search:
+        if not self._queries or self._rng.random() < _NEW_QUERIES:
+            self._queries.append(self._words(4))
+        query = self._queries[int(self._rng.integers(len(self._queries)))]
+        return Search(
+            event_id=act.event_id,
+            user_id=act.user_id,
+            query=query,
+            event_time_ms=act.event_time_ms,
+        )
+
+    def _review(self, act: Interaction) -> Review:
+        return Review(
+            event_id=act.event_id,
+            user_id=act.user_id,
+            item_id=act.item_id,
+            text=self._words(30),
+            event_time_ms=act.event_time_ms,
+            rating=5.0,
+        )
+
+    def _words(self, n: int) -> str:
+        return " ".join(self._rng.choice(_WORDS.split(), n).tolist())
 
     def one_act_each(self) -> list[Output]:
         """Return an act of every user, so that all of them have a row."""
@@ -122,7 +180,7 @@ def catalogue_of(
             item_id=item.item_id,
             encoder=encoder_id,
             dim=dim,
-            text_hash=b"",
+            text_hash=hash_of_text(item_text(item)),
             vector=to_fp16(vector),
         )
         others = [items[row].item_id for row in rng.choice(alike[label], _NEIGHBOURS).tolist()]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stream.demo.processes import Child
 from stream.settings import Settings
-from stream.worker import environment
+from stream.worker import ProcessName, environment
 
 HOST = "127.0.0.1"
 #: A worker that stands still while a backlog is written must not lose its partitions by it.
@@ -36,6 +36,15 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 def preference_worker(settings: Settings, folder: Path, name: str, port: int) -> Child:
     """Start a preference process; its metrics are on the port behind ``port``."""
+    return _process("preference", settings, folder, name, port)
+
+
+def encode_worker(settings: Settings, folder: Path, name: str, port: int) -> Child:
+    """Start an encode process; its metrics are on ``port``."""
+    return _process("encode", settings, folder, name, port)
+
+
+def _process(kind: ProcessName, settings: Settings, folder: Path, name: str, port: int) -> Child:
     own = settings.model_copy(
         update={
             "state_dir": folder / name,
@@ -45,8 +54,8 @@ def preference_worker(settings: Settings, folder: Path, name: str, port: int) ->
             "metrics_port": port,
         }
     )
-    command = [sys.executable, "-m", "stream.worker", "preference"]
-    env = {**environment("preference"), **child_environment(own)}
+    command = [sys.executable, "-m", "stream.worker", kind]
+    env = {**environment(kind), **child_environment(own)}
     return Child(f"worker {name}", command, env, folder / f"{name}.log")
 
 

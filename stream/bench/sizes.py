@@ -17,6 +17,17 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
+class Mix:
+    """As Backlog; the plain loop takes windows of at most so many events."""
+
+    events: int = 50_000
+    users: int = 5_000
+    items: int = 100_000
+    windows: tuple[int, ...] = (1_000, 20_000)
+    rounds: int = 3
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """``warm_up_s`` of ``seconds`` are not counted: the first acts find cold code and caches.
 
@@ -72,12 +83,13 @@ class Growth:
     rounds: int = 3
 
 
-Size = Backlog | Latency | Retrieval | Encoder | State | Growth
+Size = Backlog | Mix | Latency | Retrieval | Encoder | State | Growth
 
 #: In the order in which `all` measures them.
 FULL: Final[dict[str, Size]] = {
     "ingest": Backlog(),
     "catch_up": Backlog(events=1_000_000, users=100_000, rounds=1),
+    "mix": Mix(),
     "latency": Latency(),
     "retrieval": Retrieval(),
     "encoder": Encoder(),
@@ -88,6 +100,7 @@ FULL: Final[dict[str, Size]] = {
 QUICK: Final[dict[str, Size]] = {
     "ingest": Backlog(events=2_000, users=200, items=200, rounds=1),
     "catch_up": Backlog(events=2_000, users=400, items=200, rounds=1),
+    "mix": Mix(events=2_000, users=200, items=200, windows=(500,), rounds=1),
     "latency": Latency(rate=20, users=64, items=88, seconds=4, warm_up_s=1),
     "retrieval": Retrieval(n=6_000, dim=64, queries=64, singles=10, titles=64, rounds=1),
     "encoder": Encoder(short_texts=32, long_texts=16, singles=3, rounds=1),
@@ -96,4 +109,4 @@ QUICK: Final[dict[str, Size]] = {
     "workers": Backlog(events=2_000, users=200, items=200, rounds=1),
 }
 #: These cannot be measured without a broker.
-ON_KAFKA: Final = ("ingest", "catch_up", "latency", "workers")
+ON_KAFKA: Final = ("ingest", "catch_up", "mix", "latency", "workers")

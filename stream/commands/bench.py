@@ -87,6 +87,22 @@ def catch_up(
     _run("catch_up", quick, json, broker, kafka_version, **given)
 
 
+@bench.command(epilog=_sizes("mix"))
+def mix(
+    broker: Broker = None,
+    kafka_version: KafkaVersion = None,
+    json: Json = None,
+    quick: Quick = False,
+    rounds: Rounds = None,
+    users: Users = None,
+    items: Items = None,
+    events: Events = None,
+) -> None:
+    """Acts, searches, reviews against a plain loop."""
+    given = {"rounds": rounds, "users": users, "items": items, "events": events}
+    _run("mix", quick, json, broker, kafka_version, **given)
+
+
 @bench.command(epilog=_sizes("latency"))
 def latency(
     broker: Broker = None,

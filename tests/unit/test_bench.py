@@ -123,7 +123,7 @@ def test_every_figure_has_both_sizes() -> None:
 # --- command -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("figure", ["ingest", "catch-up", "latency", "workers", "all"])
+@pytest.mark.parametrize("figure", ["ingest", "catch-up", "mix", "latency", "workers", "all"])
 def test_without_a_broker_one_line_says_that_an_apache_kafka_is_needed(
     figure: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
