@@ -12,6 +12,7 @@ from stream.bench.broker import of_side
 from stream.bench.catching_up import CaughtUp
 from stream.bench.ingest import COMMIT_S, floor, ours
 from stream.bench.load import Load
+from stream.bench.processes import imports_mib, resident_mib
 from stream.bench.report import Figure, median_and_spread, number
 from stream.bench.rounds import OnTurn, Sample, Values
 from stream.bench.sizes import Backlog
@@ -37,14 +38,22 @@ async def _measure(size: Backlog, settings: Settings, on_turn: OnTurn) -> Figure
             on_turn("reading with the bare client", 2 * turn + 1, 2 * size.rounds)
             read = await asyncio.to_thread(floor, side.settings, caught[-1].stored)
             read_per_s.add("floor", read.n_events / read.cpu_s)
+        held_mib = resident_mib(side.children[0].pid)
     on_turn("", 2 * size.rounds, 2 * size.rounds)
-    return _figure(size, settings, caught, read_per_s["floor"])
+    return _figure(size, settings, caught, read_per_s["floor"], held_mib)
 
 
-def _figure(size: Backlog, settings: Settings, caught: Sequence[CaughtUp], bare: Sample) -> Figure:
+def _figure(
+    size: Backlog,
+    settings: Settings,
+    caught: Sequence[CaughtUp],
+    bare: Sample,
+    held_mib: float,
+) -> Figure:
     read = Sample(tuple(one.n_events / one.cpu_s for one in caught))
     whole = Sample(tuple(one.n_events / one.whole_cpu_s for one in caught))
     n_lists = sum(one.n_lists for one in caught) / len(caught)
+    bare_mib = imports_mib()
     return Figure(
         "catch_up",
         {
@@ -54,6 +63,8 @@ def _figure(size: Backlog, settings: Settings, caught: Sequence[CaughtUp], bare:
             "read_eps": read.median,
             "lists": n_lists,
             "share_of_floor": whole.over(bare).median,
+            "memory_mib": held_mib,
+            "imports_mib": bare_mib,
         },
         ("what", "events per CPU second", "±"),
         [
@@ -64,5 +75,6 @@ def _figure(size: Backlog, settings: Settings, caught: Sequence[CaughtUp], bare:
         f"{size.events:,} acts by {size.users:,} users on {size.items:,} items, "
         f"{settings.partitions} partitions, store {settings.store}, one preference worker; "
         f"{number(n_lists)} lists, one a user for all that waited. CPU seconds are the "
-        "worker's own, user and system.",
+        f"worker's own, user and system. In the end it holds {number(held_mib)} MiB, of which "
+        f"{number(bare_mib)} are its imports.",
     )

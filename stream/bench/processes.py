@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -93,6 +94,23 @@ def cpu_s(pid: int) -> float:
     """Return the CPU seconds that a process has spent so far, all threads, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def resident_mib(pid: int) -> float:
+    """Return the memory that a process holds."""
+    return _resident_mib(Path(f"/proc/{pid}/status").read_text())
+
+
+def imports_mib() -> float:
+    """Return the memory that a preference process holds once it has imported what it needs."""
+    show = "import stream.tiers.preference; print(open('/proc/self/status').read())"
+    command = [sys.executable, "-c", show]
+    return _resident_mib(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def _resident_mib(status: str) -> float:
+    [kib] = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")]
+    return int(kib) / 1024
 
 
 @contextmanager
