@@ -283,6 +283,12 @@ class Settings(BaseSettings):
     neighbours_interval_ms: int = Field(
         5000, ge=0, le=60_000, description="How long pairs are gathered before items are updated."
     )
+    neighbours_told_share: Fraction = Field(
+        0.05, description="An item's counts are told again once they have grown by so much of them."
+    )
+    neighbours_told_after_s: float = Field(
+        60.0, ge=0, le=86_400, description="Or once this long ago, when something is counted."
+    )
     cooccurrence_half_life_d: float = Field(180.0, gt=0, description="Half-life of a pair count.")
     popularity_half_life_h: float = Field(48.0, gt=0, description="Half-life of popular now.")
 

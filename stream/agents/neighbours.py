@@ -14,7 +14,9 @@ from stream.core.item_state import (
     PairsLedger,
     admit,
     fold_batch,
+    is_news,
     to_neighbours,
+    told,
     touches_by_item,
 )
 from stream.delivery import SourceMessage
@@ -27,7 +29,7 @@ PAIRS_LEDGER_KEY = CONTROL + b"pairs"
 
 
 class Neighbours:
-    """Folds the pairs of a micro-batch into the items' counts, and publishes what changed."""
+    """Folds the pairs of a micro-batch into the items' counts, and publishes what is news."""
 
     def __init__(
         self,
@@ -85,12 +87,14 @@ class Neighbours:
         by_item = touches_by_item(admitted)
         changed = fold_batch(self._states(partition, list(by_item)), by_item, self._rules)
         for item_id, state in changed.items():
+            if is_news(state, self._rules):
+                value = to_message(to_neighbours(state, self._rules))
+                commit.effects.append(Effect("", ITEM_NEIGHBOURS.name, item_id.encode(), value))
+                report.outputs[ITEM_NEIGHBOURS.name] += 1
+                state = told(state)
             commit.rows[item_id.encode()] = item_rows.to_row(state)
-            value = to_message(to_neighbours(state, self._rules))
-            commit.effects.append(Effect("", ITEM_NEIGHBOURS.name, item_id.encode(), value))
         # Behind the items' rows: a ledger that were ahead of them would drop uncounted pairs.
         commit.rows[PAIRS_LEDGER_KEY] = item_rows.ledger_to_row(ledger)
-        report.outputs[ITEM_NEIGHBOURS.name] += len(changed)
         return commit
 
     def _read(self, partition: int, key: bytes) -> bytes | None:

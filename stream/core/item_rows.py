@@ -25,7 +25,11 @@ class _StateRow(Struct, frozen=True, array_like=True):
     popularity: float
     regions: dict[str, float]
     offset: int
-    lasting: float = 0.0  # rows of older workers end before it
+    # Rows of older workers end before one of these.
+    lasting: float = 0.0
+    told_ms: int = 0
+    untold_taken: float = 0.0
+    untold_popular: float = 0.0
 
 
 _states = msgspec.msgpack.Decoder(_StateRow)
@@ -45,6 +49,9 @@ def to_row(state: ItemState) -> bytes:
         regions=dict(state.regions),
         offset=state.offset,
         lasting=state.lasting,
+        told_ms=state.told_ms,
+        untold_taken=state.untold_taken,
+        untold_popular=state.untold_popular,
     )
     return bytes((VERSION,)) + msgspec.msgpack.encode(row)
 
@@ -64,6 +71,9 @@ def from_row(raw: bytes) -> ItemState:
         regions=row.regions,
         offset=row.offset,
         lasting=row.lasting,
+        told_ms=row.told_ms,
+        untold_taken=row.untold_taken,
+        untold_popular=row.untold_popular,
     )
 
 

@@ -34,6 +34,9 @@ class CountingRules:
     popularity_half_life_ms: float
     neighbours_kept: int = 256
     regions_kept: int = 64
+    #: An item is told again once its counts have grown by this share, or after so long.
+    told_share: float = 0.0
+    told_after_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,9 @@ class ItemState:
     with its own half-life, ``regions`` splits it; ``lasting`` sums them with the half-life of
     co-occurrence (0 also where an older version has counted). ``offset`` is the last ``item-pairs``
     offset folded. Neighbour counts are exact in float32, so that a row gives back an equal state.
+
+    ``told_ms`` is the ``as_of_ms`` of the counts that the preference workers know; since then the
+    counts of users grew by ``untold_taken`` and the popularities by ``untold_popular``.
     """
 
     item_id: str
@@ -55,6 +61,9 @@ class ItemState:
     regions: Mapping[str, float] = field(default_factory=dict)
     offset: int = -1
     lasting: float = 0.0
+    told_ms: int = 0
+    untold_taken: float = 0.0
+    untold_popular: float = 0.0
 
 
 def touches_by_item(batch: Iterable[tuple[int, ItemPairs]]) -> dict[str, list[OffsetTouch]]:
@@ -84,9 +93,12 @@ def fold(state: ItemState, touches: Sequence[OffsetTouch], rules: CountingRules)
     lasting = state.lasting * taken_decay
     neighbours = {other: count * taken_decay for other, count in state.neighbours.items()}
     regions = {region: share * popular_decay for region, share in state.regions.items()}
+    untold_taken, untold_popular = state.untold_taken, state.untold_popular
     for _, touch in new:
         age_ms = as_of_ms - touch.event_time_ms
         taken = _decay(age_ms, rules.cooccurrence_half_life_ms)
+        untold_taken += touch.first + len(touch.others)
+        untold_popular += abs(touch.weight)
         if touch.first:
             n_users += taken
         for other in touch.others:
@@ -106,6 +118,9 @@ def fold(state: ItemState, touches: Sequence[OffsetTouch], rules: CountingRules)
         regions=_largest(regions, rules.regions_kept),
         offset=max(offset for offset, _ in new),
         lasting=lasting,
+        told_ms=state.told_ms,
+        untold_taken=untold_taken,
+        untold_popular=untold_popular,
     )
 
 
@@ -122,6 +137,26 @@ def fold_batch(
         if after is not before:
             changed[item_id] = after
     return changed
+
+
+def is_news(state: ItemState, rules: CountingRules) -> bool:
+    """True when what the preference workers know of an item is too old, or too far behind.
+
+    Nearly every item is taken beside another every few seconds, and one that was a thousand times
+    is hardly another for it; but each telling costs every worker.
+    """
+    if state.as_of_ms - state.told_ms >= rules.told_after_ms:
+        return True
+    taken = state.n_users + sum(state.neighbours.values())
+    return (
+        state.untold_taken > rules.told_share * taken
+        or state.untold_popular > rules.told_share * state.popularity
+    )
+
+
+def told(state: ItemState) -> ItemState:
+    """Return the state once its counts are told."""
+    return replace(state, told_ms=state.as_of_ms, untold_taken=0.0, untold_popular=0.0)
 
 
 def to_neighbours(state: ItemState, rules: CountingRules) -> ItemNeighbours:

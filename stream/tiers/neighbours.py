@@ -99,4 +99,6 @@ def _counting(settings: Settings) -> CountingRules:
         cooccurrence_half_life_ms=settings.cooccurrence_half_life_d * DAY_MS,
         popularity_half_life_ms=settings.popularity_half_life_h * HOUR_MS,
         neighbours_kept=settings.neighbours_kept,
+        told_share=settings.neighbours_told_share,
+        told_after_ms=settings.neighbours_told_after_s * 1000,
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ RULES = CountingRules(180 * DAY_MS, 2 * DAY_MS, neighbours_kept=8)
 class NeighboursStage:
     """The stage behind its guard, holding partitions 0 and 1."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rules: CountingRules = RULES) -> None:
+        self.rules = rules
         self.table = new_table(folder, ITEM_STATE.name)
         self.outbox = Outbox()
         self.reports: list[BatchReport] = []
@@ -44,7 +46,7 @@ class NeighboursStage:
         self.committer = Committer(self.table, self.outbox, ITEM_STATE.name)
         failures = Failures(DeadLetters(self.outbox, "0", lambda *_: None), "neighbours")
         report = self.reports.append
-        stage = Neighbours(self.table, self.committer, RULES, failures, report)
+        stage = Neighbours(self.table, self.committer, self.rules, failures, report)
         self.guard = Guard(stage.process, stage.reject, failures, StormGauge())
 
     async def start(self) -> None:
@@ -204,3 +206,17 @@ async def test_a_row_of_a_newer_version_stops_the_worker_and_stays(
         await stage(pairs(0, 1, touch("boots", "hat")))
     assert stage.table.rows(0, [key]) == [newer]
     assert len(stage.outbox.sent) == n_sent
+
+
+async def test_items_of_which_little_is_new_are_counted_and_not_told(tmp_path: Path) -> None:
+    rules = dataclasses.replace(RULES, told_share=0.05, told_after_ms=60_000)
+    stage = NeighboursStage(tmp_path, rules)
+    await stage.start()
+    many = [touch("boots", "hat")] * 30
+    assert published(await stage(pairs(0, 1, *many))).keys() == {"boots"}
+    assert published(await stage(pairs(1, 2, touch("boots", "hat")))) == {}
+    assert counts(stage, "boots") == (31.0, {"hat": 31.0}, 31.0)
+    assert stage.reports[-1].outputs["item-neighbours"] == 0
+    # What was not told is told with the rest.
+    found = published(await stage(pairs(2, 3, touch("boots", "hat"))))
+    assert found["boots"].n_users == 32.0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,7 +17,9 @@ from stream.core.item_state import (
     admit,
     fold,
     fold_batch,
+    is_news,
     to_neighbours,
+    told,
     touches_by_item,
 )
 from stream.core.pairs import pair_messages
@@ -125,6 +128,31 @@ def test_neighbours_are_published_largest_first() -> None:
     assert (message.popularity, message.regions) == (2.0, {"north": 1.0})
 
 
+def test_what_was_counted_often_is_told_again_only_once_it_has_grown_or_it_is_long_ago() -> None:
+    rules = replace(RULES, told_share=0.05, told_after_ms=60_000)
+
+    def more(state: ItemState, n: int, **fields: Any) -> ItemState:
+        touches = [
+            (state.offset + 1 + i, touch("boots", "hat", weight=0.1, **fields)) for i in range(n)
+        ]
+        return fold(state, touches, rules)
+
+    few = more(ItemState("boots"), 1)
+    assert is_news(few, rules)
+    assert is_news(more(told(few), 1), rules)
+    many = told(more(few, 199))
+    assert not is_news(many, rules)
+    assert not is_news(more(many, 10), rules)
+    assert is_news(more(many, 11), rules)
+    # Slowly growing counts are told in the end too, and what is popular by its weights.
+    assert is_news(more(more(many, 6), 6), rules)
+    assert not is_news(more(many, 1, event_time_ms=NOW_MS + 59_999), rules)
+    assert is_news(more(many, 1, event_time_ms=NOW_MS + 60_000), rules)
+    beside = fold(many, [(many.offset + 1, touch("boots", first=False, weight=1.2))], rules)
+    assert is_news(beside, rules)
+    assert from_row(to_row(more(many, 3))) == more(many, 3)
+
+
 def test_a_batch_published_again_is_dropped_and_the_next_is_not() -> None:
     first, again, other = pairs(1), pairs(1), pairs(1, source_partition=1)
     ledger, kept = admit(PairsLedger(), [(10, first), (11, again), (12, other)])
@@ -140,11 +168,15 @@ def test_rows_are_read_back() -> None:
     assert ledger_from_row(ledger_to_row(ledger)) == ledger
 
 
-def test_a_row_of_an_older_worker_is_read_without_what_it_did_not_count() -> None:
+@pytest.mark.parametrize("missing", [3, 4])
+def test_a_row_of_an_older_worker_is_read_without_what_it_did_not_count(missing: int) -> None:
     state = folded(touch("boots", "hat"))
     columns = msgspec.msgpack.decode(to_row(state)[1:])
-    raw = to_row(state)[:1] + msgspec.msgpack.encode(columns[:-1])
-    assert from_row(raw) == replace(state, lasting=0.0)
+    raw = to_row(state)[:1] + msgspec.msgpack.encode(columns[:-missing])
+    older = replace(state, untold_taken=0.0, untold_popular=0.0)
+    assert from_row(raw) == (older if missing == 3 else replace(older, lasting=0.0))
+    # What is known of it nobody knows, so it is told.
+    assert is_news(older, replace(RULES, told_share=0.05, told_after_ms=60_000))
 
 
 def test_a_full_row_is_compact() -> None:
