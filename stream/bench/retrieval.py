@@ -25,8 +25,6 @@ from stream.settings import Settings
 K = 100
 #: As many users as share a search in a busy micro-batch.
 BATCH = 256
-#: One thread for both sides: workers use the cores, not threads.
-THREADS = 1
 _SEED = 7
 
 Search = Callable[[Vectors], NDArray[np.int64]]
@@ -48,26 +46,21 @@ def measure(size: Retrieval, settings: Settings, on_turn: OnTurn) -> Figure:
     on_turn("building the index of clustered vectors", 0, 1)
     items = around_centres(rng, clusters(rng, size.n), size.dim)
     clustered = _search(items, size, rng, on_turn)
-    rows = _rows("clustered", clustered)
+    rows, values = _rows("clustered", clustered), _values("", clustered)
     on_turn("encoding titles", 0, 1)
     titles = _title_vectors(size, settings)
     if titles is not None:
         # Centred, as the catalogue's index holds them.
         titles = unit(titles - titles.mean(axis=0))
         items = np.concatenate([titles, mixed(rng, titles, max(size.n - len(titles), 0))])
-        rows += _rows("titles", _search(items[: size.n], size, rng, on_turn))
+        found = _search(items[: size.n], size, rng, on_turn)
+        rows, values = rows + _rows("titles", found), values | _values("titles_", found)
     return Figure(
         "retrieval",
-        {
-            "n": size.n,
-            "dim": size.dim,
-            "recall_at_100": clustered.recall,
-            "qps": clustered.qps["ours"].median,
-            "p50_ms": clustered.single_ms["ours"].median,
-        },
+        {"n": size.n, "dim": size.dim, "threads": size.threads, **values},
         ("vectors", "index", "recall@100", "queries/s", "±", "times flat", "single p50"),
         rows,
-        f"{size.n:,} items, one thread and FAISS' BLAS for both; batches of {BATCH}; "
+        f"{size.n:,} items, {size.threads} thread(s) and FAISS' BLAS for both; batches of {BATCH}; "
         "queries lie between two items. "
         + (
             "No model, so no titles."
@@ -76,6 +69,14 @@ def measure(size: Retrieval, settings: Settings, on_turn: OnTurn) -> Figure:
             "between two of them."
         ),
     )
+
+
+def _values(prefix: str, found: _Found) -> dict[str, float]:
+    return {
+        f"{prefix}recall_at_100": found.recall,
+        f"{prefix}qps": found.qps["ours"].median,
+        f"{prefix}p50_ms": found.single_ms["ours"].median,
+    }
 
 
 def _rows(vectors: str, found: _Found) -> list[tuple[str, ...]]:
@@ -93,7 +94,7 @@ def _rows(vectors: str, found: _Found) -> list[tuple[str, ...]]:
 
 
 def _search(items: Vectors, size: Retrieval, rng: np.random.Generator, on_turn: OnTurn) -> _Found:
-    ours, flat = faiss_index(items.shape[1], len(items), threads=THREADS), _flat(items)
+    ours, flat = faiss_index(items.shape[1], len(items), threads=size.threads), _flat(items)
     ours.upsert(np.arange(len(items)), items)
     sides: dict[str, Search] = {
         "ours": lambda queries: ours.search(queries, K)[1],
@@ -105,7 +106,7 @@ def _search(items: Vectors, size: Retrieval, rng: np.random.Generator, on_turn: 
     qps, single_ms = Values(), Values()
     for side, _ in turns(list(sides), size.rounds, on_turn):
         # Our index says so itself in every search.
-        faiss.omp_set_num_threads(THREADS)
+        faiss.omp_set_num_threads(size.threads)
         qps.add(side, _queries_per_s(sides[side], queries))
         single_ms.add(side, _single_ms(sides[side], queries[: size.singles]))
     return _Found(

@@ -44,13 +44,17 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """``queries`` go in batches, ``singles`` one by one; ``titles`` are encoded, mixed to ``n``."""
+    """``queries`` go in batches, ``singles`` one by one; ``titles`` are encoded, mixed to ``n``.
+
+    A worker searches with one thread.
+    """
 
     n: int = 1_000_000
     dim: int = 384
     queries: int = 512
     singles: int = 100
     titles: int = 5_000
+    threads: int = 1
     rounds: int = 5
 
 

@@ -135,9 +135,10 @@ def retrieval(
     rounds: Rounds = None,
     n: Annotated[int | None, typer.Option(min=1_000, help="Vectors in the index.")] = None,
     dim: Annotated[int | None, typer.Option(min=8, help="Dimensions, of those made up.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of both.")] = None,
 ) -> None:
     """The catalogue's index against FAISS' exact one."""
-    _run("retrieval", quick, json, rounds=rounds, n=n, dim=dim)
+    _run("retrieval", quick, json, rounds=rounds, n=n, dim=dim, threads=threads)
 
 
 @bench.command(epilog=_sizes("encoder"))

@@ -35,7 +35,17 @@ VALUES = {
     },
     "mix": {"ours_eps", "plain_eps", "ratio_vs_plain"},
     "latency": {"events_per_s", "p50_ms", "p99_ms", "searches_p50_ms", "searches_p99_ms"},
-    "retrieval": {"n", "dim", "recall_at_100", "qps", "p50_ms"},
+    "retrieval": {
+        "n",
+        "dim",
+        "threads",
+        "recall_at_100",
+        "qps",
+        "p50_ms",
+        "titles_recall_at_100",
+        "titles_qps",
+        "titles_p50_ms",
+    },
     "encoder": {"short_ratio", "long_ratio", "min_cosine", "single_ms"},
     "state": {"bytes_per_user"},
     "growth": {
