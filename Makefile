@@ -92,7 +92,7 @@ fuzz: $(READY)
 bench: $(READY)
 	@trap '$(PYTHON) deploy/kafka/kafka.py stop --dir $(BENCH_DIR)/kafka --delete' EXIT; \
 	trap 'exit 130' INT TERM; \
-	broker=$$($(PYTHON) deploy/kafka/kafka.py start --dir $(BENCH_DIR)/kafka) && \
+	broker=$$($(PYTHON) deploy/kafka/kafka.py start --dir $(BENCH_DIR)/kafka --lasting) && \
 	$(BIN)/prefstream bench all --broker $$broker --kafka-version $(KAFKA_VERSION) \
 		--json $(BENCH_DIR)/bench.json $(BENCH_OPTIONS)
 
