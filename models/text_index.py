@@ -23,6 +23,10 @@ _HEAP_BYTES = 15_000_000
 _MAX_CHARS, _MAX_QUERY_WORDS = 2000, 32
 # No hash of 32 bits.
 _NO_HEAD = 1 << 32
+#: A row and, before it, the hash of a title's head in one number: reading one field takes half.
+_ROW_BITS = 31
+#: Answers remembered until the next change, and the items of one at most: some 10 MB.
+_REMEMBERED, _REMEMBERED_ITEMS = 2000, 400
 
 
 class Found(NamedTuple):
@@ -30,12 +34,20 @@ class Found(NamedTuple):
 
     1 would be an item that holds every word more often than any does; so queries compare.
     ``is_named`` tells of which the query names the thing itself, (n,): of "laptop case" it is
-    "case" that does; so it is where a title's head is not known.
+    "case" that does; so it is where a title's head is not known. Others are told the same: it is
+    not to be changed.
     """
 
     rows: Rows
     scores: NDArray[np.float32]
     is_named: NDArray[np.bool_]
+
+
+class _View(NamedTuple):
+    """The texts as of a refresh, and what was found in them by query and k."""
+
+    searcher: tantivy.Searcher
+    found: dict[tuple[str, int], Found]
 
 
 class TextIndex:
@@ -45,7 +57,7 @@ class TextIndex:
         self._schema = _schema()
         self._index = tantivy.Index(self._schema)
         self._writer = self._index.writer(_HEAP_BYTES, 1)
-        self._searcher = self._index.searcher()
+        self._view = _View(self._index.searcher(), {})
         self._latest: dict[int, ItemFacts] = {}
         self._waiting: dict[int, ItemFacts | None] = {}
         self._is_cleared = False
@@ -98,7 +110,7 @@ class TextIndex:
             if some or is_cleared:
                 self._writer.commit()
                 self._index.reload()
-                self._searcher = self._index.searcher()
+                self._view = _View(self._index.searcher(), {})
         return len(self._waiting)
 
     def _take(self, limit: int | None) -> tuple[bool, list[tuple[int, ItemFacts | None]]]:
@@ -108,8 +120,21 @@ class TextIndex:
             return is_cleared, [(row, self._waiting.pop(row)) for row in rows]
 
     def search(self, query: str, k: int) -> Found:
-        """Return the k best matches of a query, fewer where fewer match."""
-        searcher = self._searcher
+        """Return the k best matches of a query, fewer where fewer match.
+
+        Shoppers ask for the same things: an answer is remembered until anything changes.
+        """
+        view = self._view
+        found = view.found.get((query, k))
+        if found is None:
+            found = self._search(view.searcher, query, k)
+            if len(found.rows) <= _REMEMBERED_ITEMS:
+                if len(view.found) >= _REMEMBERED:
+                    view.found.clear()
+                view.found[query, k] = found
+        return found
+
+    def _search(self, searcher: tantivy.Searcher, query: str, k: int) -> Found:
         known = self._weights(searcher, words(query[:_MAX_CHARS]))
         if not known or k < 1:
             return Found(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, bool))
@@ -118,12 +143,13 @@ class TextIndex:
             for word in known
         ]
         hits = searcher.search(tantivy.Query.boolean_query(terms), k, count=False).hits
-        addresses = [address for _, address in hits]
-        rows = searcher.fast_field_values("row", addresses)
         scores = np.array([score for score, _ in hits], np.float32)
-        named = np.array([_NO_HEAD, *map(_head_id, known)])
-        is_named = np.isin(np.array(searcher.fast_field_values("head", addresses), np.int64), named)
-        return Found(np.array(rows, np.int64), scores / np.float32(sum(known.values())), is_named)
+        items = searcher.fast_field_values("item", [address for _, address in hits])
+        packed = np.array(items, np.uint64)  # unsigned: with a head's hash they fill 64 bits
+        named = np.array([_NO_HEAD, *map(_head_id, known)], np.uint64)
+        is_named = (packed[:, None] >> np.uint64(_ROW_BITS) == named).any(axis=1)
+        rows = (packed & np.uint64((1 << _ROW_BITS) - 1)).astype(np.int64)
+        return Found(rows, scores / np.float32(sum(known.values())), is_named)
 
     @staticmethod
     def _weights(searcher: tantivy.Searcher, query: Sequence[str]) -> dict[str, float]:
@@ -143,8 +169,7 @@ def _schema() -> tantivy.Schema:
     # The words come cut and stemmed.
     builder.add_text_field("words", tokenizer_name="whitespace", index_option="freq")
     builder.add_text_field("key", tokenizer_name="raw", index_option="basic")
-    builder.add_unsigned_field("row", fast=True)
-    builder.add_unsigned_field("head", fast=True)
+    builder.add_unsigned_field("item", fast=True)
     return builder.build()
 
 
@@ -164,6 +189,5 @@ def _document(row: int, text: str, title: str) -> tantivy.Document:
     document = tantivy.Document()
     document.add_text("words", " ".join(words(text)))
     document.add_text("key", str(row))
-    document.add_unsigned("row", row)
-    document.add_unsigned("head", _head_id(head(title[:_MAX_CHARS])))
+    document.add_unsigned("item", _head_id(head(title[:_MAX_CHARS])) << _ROW_BITS | row)
     return document

@@ -72,6 +72,23 @@ def test_changes_wait_for_a_refresh_which_may_take_some_at_a_time():
     assert len(found(texts, "lamp")) == 5
 
 
+def test_an_answer_is_remembered_for_its_own_number_of_items():
+    texts = index(*[f"lamp {n}" for n in range(9)])
+    assert [len(found(texts, "lamp", k)) for k in (2, 5, 2, 20)] == [2, 5, 2, 9]
+    assert texts.search("lamp", 5) is texts.search("lamp", 5)
+
+
+def test_a_title_says_what_the_thing_is_whatever_its_row():
+    texts = TextIndex()
+    texts.put([2**31 - 1, 0], [facts("laptop case"), facts("fast laptop")])
+    texts.refresh()
+    answer = texts.search("laptop", 5)
+    assert dict(zip(answer.rows.tolist(), answer.is_named.tolist(), strict=True)) == {
+        2**31 - 1: False,
+        0: True,
+    }
+
+
 def test_only_what_is_found_by_words_is_indexed_anew():
     texts = index("red boots")
     texts.put([0], [facts("red boots", price=9.5)])
