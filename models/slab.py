@@ -82,8 +82,10 @@ class Slab:
         """Return copies, shape (n, dim), zero where unknown, and which are known, shape (n,)."""
         places = self._places(rows)
         known = places >= 0
-        found = self._packed[np.where(known, places, 0)]
-        found[~known] = 0
+        # Clipped, what is not known takes the first; and what is known is copied faster.
+        found = self._packed.take(places, axis=0, mode="clip")
+        if not known.all():
+            found[~known] = 0
         return found, known
 
     def get_one(self, row: int) -> NDArray[Any] | None:

@@ -140,6 +140,10 @@ def test_the_same_question_has_the_same_answer_in_the_same_state():
     assert Shop(*TITLES)("red tea") == Shop(*TITLES)("red tea")
 
 
+def test_of_those_that_fit_alike_the_first_in_the_shop_are_shown():
+    assert ids(Shop(*["red boots"] * 30)("red boots", k=4)) == ["0", "1", "2", "3"]
+
+
 def test_what_queries_have_in_common_is_taken_off():
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((500, 8)).astype(np.float32) + 3
