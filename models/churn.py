@@ -24,6 +24,7 @@ browsing can raise the risk (by up to 0.4 log-odds in under 1 % of random histor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -143,8 +144,7 @@ class BaselineChurn:
             return []
         values, inputs = churn_inputs(activities, now_ms, horizon_days, self._typical_order)
         contributions = (inputs - self._centres) * self._weights  # (n, terms); NaN where unknown
-        known = ~np.isnan(contributions)
-        log_odds = self.base + np.where(known, contributions, 0.0).sum(axis=1)
+        log_odds = self.base + np.where(np.isnan(contributions), 0.0, contributions).sum(axis=1)
         probabilities = 1.0 / (1.0 + np.exp(-log_odds))
         return [
             Assessment(probability, horizon_days, partial(drivers_of, values, contributions, place))
@@ -173,80 +173,74 @@ def churn_inputs(
 
     There must be at least one activity.
     """
+    # Of few activities an array operation costs as much as its call: as few of them as may be.
     # Times fit a double exactly.
-    numbers = np.array([activity[:-1] for activity in activities], np.float64).T
-    first, last, first_bought, last_bought, n_acts, n_lines = numbers[:6]
-    n_priced, n_ratings, n_dislikes, spend, short, long, satisfaction = numbers[6:]
-    never = last_bought == 0
-    seen = last > 0
-    joined = np.where(seen, first, now_ms)
-    last_bought = np.where(never, joined, last_bought)
-    first_bought = np.where(never, joined, first_bought)
-    n_days, span, n_recent = _purchase_days(activities, last_bought, now_ms)
+    numbers = np.array([_numbers(activity, now_ms) for activity in activities], np.float64).T
+    last, first_bought, last_bought, never, n_acts, n_lines, n_priced = numbers[:7]
+    n_ratings, n_dislikes, spend, short, long, satisfaction = numbers[7:13]
+    n_days, span, n_recent = numbers[13:]
 
+    values, inputs = np.empty((2, len(activities), len(TERMS)))
     gap = (span + PRIOR_GAP_DAYS) / n_days
     since_purchase = np.maximum(now_ms - last_bought, 0.0) / DAY_MS
     overdue = since_purchase / gap
     usual = n_days * TREND_DAYS / np.maximum(span + 1, TREND_DAYS)
     trend = (n_recent + 1) / (usual + 1)
-    order_value = _order_value(spend, n_lines, n_priced, n_days, last_bought - first_bought)
-    since_act = np.where(seen, np.maximum(now_ms - last, 0.0) / DAY_MS, np.nan)
-    pace = _activity_trend(short, long, since_act, n_acts > n_lines)
+    since_act = np.where(last > 0, np.maximum(now_ms - last, 0.0) / DAY_MS, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        order_value = _order_value(spend, n_lines, n_priced, n_days, last_bought - first_bought)
+        pace = _activity_trend(short, long, since_act, n_acts > n_lines)
+    never_bought = np.where(never, 1.0, np.nan)
     mean_satisfaction = np.where(n_ratings > 0, satisfaction / (n_ratings + 2), np.nan)
     dislikes = np.where(n_dislikes > 0, n_dislikes, np.nan)
-    never_bought = np.where(never, 1.0, np.nan)
-    horizon = np.full(len(activities), horizon_days)
 
-    values = (
-        np.where(never, 0.0, n_days),
-        gap,
-        overdue,
-        trend,
-        order_value,
-        horizon,
-        since_act,
-        pace,
-        never_bought,
-        mean_satisfaction,
-        dislikes,
-    )
-    inputs = (
-        np.log(n_days),
-        np.log(gap / PRIOR_GAP_DAYS),
-        np.log1p(overdue),
-        np.log(trend),
-        np.clip(np.log(np.maximum(order_value / typical_order, 1e-9)), -2.0, 2.0),
-        _bent(horizon) - _bent(30.0),
-        # 0 when nothing was done since the last purchase, so shops that send purchases only
-        # are as they were fitted. No lower than Taobao's nine days can tell.
-        np.maximum(np.log1p(since_act) - np.log1p(since_purchase), -2.0),
-        np.clip(np.log2(pace), -4.0, 4.0),
-        never_bought,
-        mean_satisfaction,
-        np.log1p(dislikes),
-    )
-    return np.column_stack(values), np.column_stack(inputs)
+    columns = values.T
+    columns[0] = np.where(never, 0.0, n_days)
+    columns[1], columns[2], columns[3], columns[4] = gap, overdue, trend, order_value
+    columns[5], columns[6], columns[7] = horizon_days, since_act, pace
+    columns[8], columns[9], columns[10] = never_bought, mean_satisfaction, dislikes
+
+    columns = inputs.T
+    columns[0] = np.log(n_days)
+    columns[1] = np.log(gap / PRIOR_GAP_DAYS)
+    columns[2] = np.log1p(overdue)
+    columns[3] = np.log(trend)
+    ratio = np.log(np.maximum(order_value / typical_order, 1e-9))
+    columns[4] = np.minimum(np.maximum(ratio, -2.0), 2.0)
+    columns[5] = _bent(horizon_days) - _bent(30.0)
+    # 0 when nothing was done since the last purchase, so shops that send purchases only
+    # are as they were fitted. No lower than Taobao's nine days can tell.
+    columns[6] = np.maximum(np.log1p(since_act) - np.log1p(since_purchase), -2.0)
+    columns[7] = np.minimum(np.maximum(np.log2(pace), -4.0), 4.0)
+    columns[8], columns[9] = never_bought, mean_satisfaction
+    columns[10] = np.log1p(dislikes)
+    return values, inputs
 
 
-def _bent(days: Floats | float) -> Floats:
+def _bent(days: float) -> float:
     """Return a growing function: the log of the days while short, flat when long."""
-    return -np.log(1.0 / np.asarray(days) + 1.0 / HORIZON_BEND_DAYS)
+    return -math.log(1.0 / days + 1.0 / HORIZON_BEND_DAYS)
 
 
-def _purchase_days(
-    activities: Sequence[Activity], last_bought: Floats, now_ms: int
-) -> tuple[Floats, Floats, Floats]:
-    """Return purchase days, days from first to last of them, and those in the last TREND_DAYS."""
-    passed = (now_ms // DAY_MS - last_bought // DAY_MS).astype(np.int64)
-    left = np.clip(TREND_DAYS - passed, 0, TREND_DAYS).tolist()
-    rows = []
-    for activity, n_left in zip(activities, left, strict=True):
-        days = activity.purchase_days or 1  # never bought: as if once
-        rows.append(
-            (days.bit_count(), days.bit_length() - 1, (days & (1 << n_left) - 1).bit_count())
-        )
-    n_days, span, n_recent = np.array(rows, np.float64).T
-    return n_days, span, n_recent
+def _numbers(activity: Activity, now_ms: int) -> tuple[float, ...]:
+    """Return what the inputs are made of; who never bought has bought once, with the first act.
+
+    Last act, first and last purchase, whether there was none, the counts and sums, and purchase
+    days, days from first to last of them, and those in the last TREND_DAYS.
+    """
+    (first, last, first_bought, last_bought, n_acts, n_lines, n_priced, n_ratings,
+     n_dislikes, spend, short, long, satisfaction, days) = activity  # fmt: skip
+    never = last_bought == 0
+    if never:
+        first_bought = last_bought = first if last > 0 else now_ms
+    days = days or 1
+    passed = max(now_ms // DAY_MS - last_bought // DAY_MS, 0)
+    recent = days & (1 << TREND_DAYS - passed) - 1 if passed < TREND_DAYS else 0
+    return (
+        last, first_bought, last_bought, never, n_acts, n_lines, n_priced,
+        n_ratings, n_dislikes, spend, short, long, satisfaction,
+        days.bit_count(), days.bit_length() - 1, recent.bit_count(),
+    )  # fmt: skip
 
 
 def _order_value(
@@ -255,8 +249,7 @@ def _order_value(
     """Return the mean value of a purchase occasion; NaN when no price is known."""
     # Spend is for all time and days are of the window: take the window's rate for the rest.
     n_occasions = n_days * np.maximum(tenure_ms / (WINDOW_DAYS * DAY_MS), 1.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.minimum(spend, _MAX_SPEND) / n_priced * n_lines / n_occasions
+    mean = np.minimum(spend, _MAX_SPEND) / n_priced * n_lines / n_occasions
     return np.where(n_priced > 0, mean, np.nan)
 
 
@@ -267,7 +260,6 @@ def _activity_trend(
 
     1 is steady. Purchases alone have no trend of their own here: purchase_trend has it.
     """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        faded = 2.0 ** (since_act * (DAY_MS / LONG_HALF_LIFE_MS - DAY_MS / SHORT_HALF_LIFE_MS))
-        pace = short / long * (LONG_HALF_LIFE_MS / SHORT_HALF_LIFE_MS) * faded
+    faded = 2.0 ** (since_act * (DAY_MS / LONG_HALF_LIFE_MS - DAY_MS / SHORT_HALF_LIFE_MS))
+    pace = short / long * (LONG_HALF_LIFE_MS / SHORT_HALF_LIFE_MS) * faded
     return np.where(browses, np.maximum(pace, 1e-9), np.nan)

@@ -83,14 +83,21 @@ class Churn:
 
     def assess_active(self, work: Work, wall_ms: int) -> None:
         """Assess the users whose events were folded."""
-        by_partition: dict[int, list[UserDraft]] = {}
+        times: dict[int, int] = {}
+        # Together, those of all partitions: the model takes as long for one user as for ten.
+        by_time: dict[int, list[UserDraft]] = {}
         for draft in work.drafts:
-            if self._trigger(draft) is not None and draft.publishable():
-                by_partition.setdefault(draft.partition, []).append(draft)
-        for partition, drafts in by_partition.items():
-            self._count(partition, drafts)
-            newest_ms = work.commit(partition).stream_time_ms
-            self._assess(drafts, work, self.now(partition, wall_ms, newest_ms), "event")
+            if self._trigger(draft) is None or not draft.publishable():
+                continue
+            partition = draft.partition
+            if partition in self._walks:
+                self._walks[partition].n_users += draft.is_new
+            if partition not in times:
+                newest_ms = work.commit(partition).stream_time_ms
+                times[partition] = self.now(partition, wall_ms, newest_ms)
+            by_time.setdefault(times[partition], []).append(draft)
+        for now_ms, drafts in by_time.items():
+            self._assess(drafts, work, now_ms, "event")
 
     def assess_slice(self, work: Work, table: PartitionTable, partition: int, wall_ms: int) -> None:
         """Assess the next slice of a partition, as of the beginning of the assessment window."""
@@ -127,11 +134,6 @@ class Churn:
     @staticmethod
     def _trigger(draft: UserDraft) -> Trigger | None:
         return draft.trigger or draft.covered_trigger
-
-    def _count(self, partition: int, drafts: Sequence[UserDraft]) -> None:
-        if partition in self._walks:
-            new = sum(draft.is_new for draft in drafts)
-            self._walks[partition].n_users += new
 
     def now(self, partition: int, wall_ms: int, newest_ms: int = 0) -> int:
         """Return the time of a partition: the wall clock's, or that of its newest event."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from builders import NOW_MS
 from fakes import Outbox
-from preference_stage import new_table, risks
+from preference_stage import PreferenceStage, new_table, risks
 
 from models.activity import Activity, fold_activity
 from models.churn import Assessment
@@ -31,11 +31,13 @@ class Says:
     def __init__(self) -> None:
         self.probability = 0.5
         self.asked_ms: list[int] = []
+        self.n_calls = 0
 
     def predict(
         self, activities: Sequence[Activity], now_ms: int, horizon_days: float
     ) -> list[Assessment]:
         self.asked_ms += [now_ms] * len(activities)
+        self.n_calls += 1
         return [Assessment(self.probability, horizon_days, tuple) for _ in activities]
 
 
@@ -173,6 +175,31 @@ async def test_only_the_rows_whose_band_changed_are_written(timer: Timer) -> Non
     row = timer.table.rows(0, [b"u1"])[0]
     assert row is not None
     assert from_row(row).band == "medium"
+
+
+@pytest.mark.parametrize(
+    ("clock", "n_calls", "as_of_ms"),
+    [("wall", 1, [NOW_MS + 1000] * 2), ("stream", 2, [NOW_MS - 7, NOW_MS])],
+)
+async def test_those_who_act_are_assessed_together_where_it_is_the_same_time(
+    tmp_path: Path, clock: str, n_calls: int, as_of_ms: list[int]
+) -> None:
+    stage, model = PreferenceStage(new_table(tmp_path), Outbox(), clock=clock), Says()
+    stage.churn.use(model)
+    await stage.start()
+    here = stage.act("tea", event_time_ms=NOW_MS - 7)
+    there = stage.act("cup", user_id="u2", partition=1, event_time_ms=NOW_MS)
+    assert [risk.user_id for risk in risks(await stage(here, there))] == ["u1", "u2"]
+    assert (model.n_calls, model.asked_ms) == (n_calls, as_of_ms)
+
+
+async def test_who_acts_for_the_first_time_is_looked_at_by_the_timer_later(tmp_path: Path) -> None:
+    stage = PreferenceStage(new_table(tmp_path), Outbox())
+    await stage.start()
+    await stage(stage.act("tea"), stage.act("tea"), stage.act("cup", user_id="u2"))
+    stage.monotonic_s += 10 * stage.settings.churn_assess_s
+    await stage.stage.assess_silent()
+    assert sum(report.n_assessed["timer"] for report in stage.reports) == 2
 
 
 TTL_MS = 5_000_000
