@@ -12,7 +12,7 @@ from math import isfinite
 from threading import Lock
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -27,7 +27,7 @@ class Series:
     def __init__(self, bounds: NDArray[np.float64]) -> None:
         self._bounds = bounds
         self._bound_list = bounds.tolist()
-        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
         self._lock = Lock()
 
@@ -37,20 +37,22 @@ class Series:
             self._counts[bisect_left(self._bound_list, value)] += 1
             self._sum += value
 
-    def observe_many(self, values: ArrayLike) -> None:
-        """Count every finite value of an array, shape (n,); others would spoil the sum for good."""
-        array = np.asarray(values, np.float64)
-        if array.size <= _FEW:
-            for value in array.tolist():
-                if isfinite(value):
-                    self.observe(value)
+    def observe_many(self, values: Sequence[float] | NDArray[np.float64]) -> None:
+        """Count every finite value; others would spoil the sum for good."""
+        if len(values) <= _FEW:
+            with self._lock:
+                for value in values:
+                    if isfinite(value):
+                        self._counts[bisect_left(self._bound_list, value)] += 1
+                        self._sum += value
             return
+        array = np.asarray(values, np.float64)
         array = array[np.isfinite(array)]
         # side="left": a value equal to a bound belongs under it, as `le` says.
         buckets = np.searchsorted(self._bounds, array, side="left")
         counts = np.bincount(buckets, minlength=len(self._counts))
         with self._lock:
-            self._counts += counts
+            self._counts = [n + m for n, m in zip(self._counts, counts.tolist(), strict=True)]
             self._sum += float(array.sum())
 
     def snapshot(self) -> tuple[NDArray[np.int64], float]:

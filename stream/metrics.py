@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from itertools import product
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
-import numpy as np
-from numpy.typing import ArrayLike
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
 
 from models.encoder import Fallback
@@ -99,6 +97,21 @@ class Described(NamedTuple):
     type: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     help: str
+
+
+class _Counter(Counter):
+    """The client's counter; it makes texts of label values and takes a lock whenever it is asked
+    for ``labels``, which takes longer than counting."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._by_labels: dict[tuple[str, ...], _Counter] = {}
+        super().__init__(*args, **kwargs)
+
+    def labels(self, *values: str) -> _Counter:  # type: ignore[override]
+        found = self._by_labels.get(values)
+        if found is None:
+            found = self._by_labels[values] = super().labels(*values)
+        return found
 
 
 class Metrics:
@@ -329,7 +342,7 @@ class Metrics:
             self.events.labels(_topic(topic), _closed(outcome, Outcome)).inc(n)
 
     def count_outputs(self, topics: Iterable[str]) -> None:
-        """Add one acknowledged output per topic name given."""
+        """Add one acknowledged output per topic name given; a Counter says how many of each."""
         for name, n in collections.Counter(topics).items():
             self.outputs.labels(_topic(name)).inc(n)
 
@@ -423,22 +436,22 @@ class Metrics:
             self.stage_seconds.labels(name).observe(time.perf_counter() - started)
 
     def published(
-        self, topic: str, event_times_ms: ArrayLike, arrivals_ms: ArrayLike, now_ms: int
+        self, topic: str, event_times_ms: Sequence[int], arrivals_ms: Sequence[int], now_ms: int
     ) -> None:
         """Observe the latency of outputs of one topic that were acknowledged at ``now_ms``.
 
-        Both arrays have shape (n,): when each output's event happened, and when it reached the
-        broker. A time after ``now_ms`` is a clock that goes wrong: counted, its latency is 0.
+        Of each output: when its event happened, and when that reached the broker. A time after
+        ``now_ms`` is a clock that goes wrong: counted, its latency is 0.
         """
         name = _topic(topic)
         for histogram, times_ms, clock in (
             (self.end_to_end, event_times_ms, "event"),
             (self.broker_to_publish, arrivals_ms, "broker"),
         ):
-            seconds = (now_ms - np.asarray(times_ms, np.int64)) / 1000
-            if skewed := int(np.count_nonzero(seconds < 0)):
+            if skewed := sum([at_ms > now_ms for at_ms in times_ms]):
                 self.clock_skew.labels(clock).inc(skewed)
-            histogram.labels(name).observe_many(np.maximum(seconds, 0))
+            seconds = [max(now_ms - at_ms, 0) / 1000 for at_ms in times_ms]
+            histogram.labels(name).observe_many(seconds)
 
     def show_index(self, items: int, vectors: int, version: str, now_ms: int) -> None:
         """Set the size of the index, and when it changed if its version is a new one.
@@ -485,7 +498,7 @@ class Metrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         self.described.append(Described(PREFIX + name, "counter", labels, text))
-        return Counter(PREFIX + name, text, labels, registry=self.registry)
+        return _Counter(PREFIX + name, text, labels, registry=self.registry)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         self.described.append(Described(PREFIX + name, "gauge", labels, text))

@@ -58,17 +58,21 @@ def _events(metrics: Metrics, batch: BatchReport) -> None:
 
 
 def _outputs(metrics: Metrics, batch: BatchReport, now_ms: int) -> None:
-    metrics.count_outputs(batch.outputs.elements())
+    metrics.count_outputs(batch.outputs)
     for topic, event_times_ms in batch.event_times_ms.items():
         metrics.published(topic, event_times_ms, batch.arrivals_ms[topic], now_ms)
     for source, n in batch.sources.items():
         metrics.recommended_items.labels(source).inc(n)
     if batch.row_bytes:
         metrics.row_bytes.labels().observe_many(batch.row_bytes)
-    metrics.rows_trimmed.inc(batch.n_trimmed)
-    metrics.rows_expired.inc(batch.n_expired)
-    metrics.coalesced.inc(batch.n_coalesced)
-    metrics.cold_starts.inc(batch.n_cold)
+    for counter, n in (
+        (metrics.rows_trimmed, batch.n_trimmed),
+        (metrics.rows_expired, batch.n_expired),
+        (metrics.coalesced, batch.n_coalesced),
+        (metrics.cold_starts, batch.n_cold),
+    ):
+        if n:
+            counter.inc(n)
     metrics.listed.add(batch.listed)
     for found_by, n in batch.answers.items():
         metrics.count_answers(cast(Answer, found_by), n)

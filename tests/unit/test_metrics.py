@@ -131,6 +131,17 @@ def test_counters_that_alerts_watch_start_at_zero():
     assert value(metrics, "refused_vectors_total", reason="encoder") == 0
 
 
+def test_a_counter_is_the_same_for_the_same_labels():
+    metrics = Metrics()
+    metrics.events.labels("clickstream", "folded").inc()
+    metrics.events.labels("clickstream", "folded").inc(2)
+    metrics.events.labels("clickstream", "late").inc()
+    assert series(metrics, "events_total") == {
+        ("clickstream", "folded"): 3,
+        ("clickstream", "late"): 1,
+    }
+
+
 def test_outputs_and_sources_are_counted_by_name():
     metrics = Metrics()
     metrics.count_outputs(["recommendations", "churn-risk", "recommendations"])
@@ -176,6 +187,8 @@ def test_each_item_listed_in_the_last_hour_counts_once():
     assert len(listed) == 3
     now_s = 3601.0
     assert len(listed) == 2  # boots were listed last more than an hour ago
+    listed.add(["lamp"])  # looks at all, for what is to be forgotten
+    assert len(listed) == 3
     now_s = 9000.0
     assert len(listed) == 0
 
