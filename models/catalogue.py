@@ -127,10 +127,11 @@ class Catalogue:
     def put_neighbours(self, facts: NeighbourFacts) -> None:
         """Set what shoppers did with an item and with others; these may be unknown as yet."""
         with self._lock:
-            row = int(self._intern([facts.item_id])[0])
-            others = self._intern(other for other, _ in facts.neighbours).astype(np.int32)
-            counts = np.array([count for _, count in facts.neighbours], np.float32)
-            self._neighbours.put(row, Taken(others, counts), facts.n_users, facts.as_of_ms)
+            names, counts = zip(*facts.neighbours, strict=True) if facts.neighbours else ((), ())
+            rows = self._intern([facts.item_id, *names])
+            row = int(rows[0])
+            taken = Taken(rows[1:].astype(np.int32), np.array(counts, np.float32))
+            self._neighbours.put(row, taken, facts.n_users, facts.as_of_ms)
             self._popularity.put(row, facts.popularity, facts.regions, facts.as_of_ms)
             self._trends.put(row, facts.popularity, facts.lasting, facts.as_of_ms)
             self._n_writes += 1
@@ -485,8 +486,8 @@ class Catalogue:
         """Return each item's row, a new one where it has none."""
         row_of = self._row_of
         item_ids = list(item_ids)
-        rows = [row_of.get(item_id, PADDING) for item_id in item_ids]
-        if PADDING in rows:
+        rows = list(map(row_of.get, item_ids))
+        if None in rows:
             n_before = len(self._ids)
             for place, item_id in enumerate(item_ids):
                 if (row := row_of.get(item_id)) is None:

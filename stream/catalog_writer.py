@@ -75,9 +75,13 @@ class CatalogWriter:
         by_topic: dict[str, list[Record]] = {}
         for record in records:
             by_topic.setdefault(self._names[record.topic], []).append(record)
-        self._apply_items(by_topic.get(ITEMS.name, []))
-        self._apply_vectors(by_topic.get(ITEM_EMBEDDINGS.name, []))
-        self._apply_neighbours(by_topic.get(ITEM_NEIGHBOURS.name, []))
+        # Most batches are of neighbours alone: to write nothing would cost as much as some items.
+        if of_items := by_topic.get(ITEMS.name):
+            self._apply_items(of_items)
+        if of_vectors := by_topic.get(ITEM_EMBEDDINGS.name):
+            self._apply_vectors(of_vectors)
+        if of_neighbours := by_topic.get(ITEM_NEIGHBOURS.name):
+            self._apply_neighbours(of_neighbours)
 
     def _apply_items(self, records: list[Record]) -> None:
         last = self._last_of_each(ITEMS.name, records, _item_facts)
