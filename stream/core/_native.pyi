@@ -1,6 +1,7 @@
 """The types of _native.pyx."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from models.activity import Activity
 from stream.core.fold import Outcome, Sourced, Touch
@@ -10,6 +11,9 @@ from stream.messages import Band, Trigger
 
 def event_hash(event_id: str) -> bytes: ...
 def takes(events: list[Sourced]) -> bool: ...
+def tell(
+    touches: Sequence[Touch], partition_of: Callable[[str], int]
+) -> list[tuple[int, dict[str, Any]]]: ...
 
 class NativeUser:
     pending: Trigger | None

@@ -7,7 +7,7 @@ structs, to the bit: the same rows, outcomes, touches and triggers, which proper
 Those modules are the reference, and do all that is rare: other events than interactions, older
 rows, rows that are damaged or hold what this does not foresee.
 
-What stands for itself is in _blake2b.pxi, _msgpack.pxi, _ids.pxi and _acts.pxi.
+What stands for itself is in _blake2b.pxi, _msgpack.pxi, _ids.pxi, _acts.pxi and _pairs.pxi.
 
 A ``NativeUser`` is not changed once it was folded or read, but for what is due and was done: a
 fold makes a new one, so that a batch that fails leaves what is remembered as it was.
@@ -1556,3 +1556,6 @@ include "_acts.pxi"
 
 
 include "_ids.pxi"
+
+
+include "_pairs.pxi"

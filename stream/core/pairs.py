@@ -6,15 +6,17 @@ told are ids that come again and again: a message names each once, and numbers i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
-
-import numpy as np
-from numpy.typing import NDArray
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from struct import pack
+from typing import Any, TypeVar
 
 from stream.core.fold import Touch
+from stream.core.kept import is_native
 from stream.messages import PackedPairs, to_message
+
+if is_native():
+    from stream.core import _native
 
 #: A message stays well below Kafka's default limit of 1 MiB.
 PART_BYTES = 600_000
@@ -24,8 +26,6 @@ _MOST_PARTS = 1 << 20
 _REMEMBERED = 100_000
 #: Items that two bytes can tell apart.
 _NARROW = 1 << 16
-
-Numbers = NDArray[np.int64]
 
 
 def pair_messages(
@@ -40,16 +40,14 @@ def pair_messages(
 
     The sequences of the messages of a partition grow, and from batch to batch.
     """
-    columns, n_parts = _Columns.of(touches, partition_of), 1
+    n_parts = 1
     while True:
         messages = [
-            (partition, to_message(pairs))
+            (partition, _message(source_partition, sequence * _MOST_PARTS + part, columns))
             for part in range(n_parts)
-            for partition, pairs in columns.told(
-                len(touches) * part // n_parts,
-                len(touches) * (part + 1) // n_parts,
-                source_partition,
-                sequence * _MOST_PARTS + part,
+            for partition, columns in _tell(
+                touches[len(touches) * part // n_parts : len(touches) * (part + 1) // n_parts],
+                partition_of,
             )
         ]
         if n_parts >= len(touches) or max(len(raw) for _, raw in messages) <= PART_BYTES:
@@ -70,105 +68,100 @@ class Partitions(dict[str, int]):
         return number
 
 
-class _NumberOf(dict[str, int]):
-    """Numbers of ids, in the order in which they are asked for."""
+Key = TypeVar("Key")
+#: Of PackedPairs, by name.
+Columns = dict[str, Any]
 
-    def __missing__(self, item_id: str) -> int:
-        number = self[item_id] = len(self)
+
+class _NumberOf(dict[Key, int]):
+    """Numbers of keys, in the order in which they are asked for."""
+
+    def __missing__(self, key: Key) -> int:
+        number = self[key] = len(self)
         return number
 
 
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    """Touches by columns, shape (n,), and the others of all of them one behind another.
+class _Told:
+    """What one partition is told, by columns: lists, since most batches are of a few touches."""
 
-    ``items`` and ``others`` are places in ``item_ids``, as ``partitions`` is by items.
+    __slots__ = (
+        "beside_items", "beside_n_others", "beside_others", "beside_times_ms", "first", "items",
+        "n_others", "number_of", "number_of_name", "others", "regions", "times_ms", "weights",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.number_of, self.number_of_name = _NumberOf[str](), _NumberOf[str | None]()
+        self.items: list[int] = []
+        self.n_others: list[int] = []
+        self.others: list[int] = []
+        self.weights: list[float] = []
+        self.first: list[bool] = []
+        self.times_ms: list[int] = []
+        self.regions: list[int] = []
+        self.beside_items: list[int] = []
+        self.beside_n_others: list[int] = []
+        self.beside_others: list[int] = []
+        self.beside_times_ms: list[int] = []
+
+    def touched(self, touch: Touch) -> None:
+        """Tell of a touch of an item of the partition."""
+        self.items.append(self.number_of[touch.item_id])
+        self.n_others.append(len(touch.others))
+        self.others += map(self.number_of.__getitem__, touch.others)
+        self.weights.append(touch.weight)
+        self.first.append(touch.first)
+        self.times_ms.append(touch.event_time_ms)
+        self.regions.append(self.number_of_name[touch.region])
+
+    def was_beside(self, touch: Touch, others: Sequence[str]) -> None:
+        """Tell those of a touch's others that are of the partition."""
+        self.beside_items.append(self.number_of[touch.item_id])
+        self.beside_n_others.append(len(others))
+        self.beside_others += map(self.number_of.__getitem__, others)
+        self.beside_times_ms.append(touch.event_time_ms)
+
+    def packed(self) -> Columns:
+        place = "H" if len(self.number_of) <= _NARROW else "I"
+        return {
+            "item_ids": list(self.number_of),
+            "items": _packed(place, self.items),
+            "n_others": _packed("H", self.n_others),
+            "others": _packed(place, self.others),
+            "weights": _packed("f", self.weights),
+            "first": bytes(self.first),
+            "times_ms": _packed("q", self.times_ms),
+            "region_names": list(self.number_of_name),
+            "regions": _packed("H", self.regions),
+            "beside_items": _packed(place, self.beside_items),
+            "beside_n_others": _packed("H", self.beside_n_others),
+            "beside_others": _packed(place, self.beside_others),
+            "beside_times_ms": _packed("q", self.beside_times_ms),
+        }
+
+
+def tell(touches: Sequence[Touch], partition_of: Callable[[str], int]) -> list[tuple[int, Columns]]:
+    """Return the columns of what the touches tell each partition, in order of partitions.
+
+    What native code does where it is built, said in Python.
     """
-
-    item_ids: Sequence[str]
-    partitions: Numbers
-    items: Numbers
-    n_others: Numbers
-    others: Numbers
-    weights: NDArray[np.float64]
-    first: NDArray[np.bool_]
-    times_ms: Numbers
-    region_names: Sequence[str | None]
-    regions: Numbers
-
-    @classmethod
-    def of(cls, touches: Sequence[Touch], partition_of: Callable[[str], int]) -> _Columns:
-        number_of = _NumberOf()
-        items = [number_of[touch.item_id] for touch in touches]
-        of_all = chain.from_iterable([touch.others for touch in touches])
-        others = np.fromiter(map(number_of.__getitem__, of_all), np.int64)
-        regions = [touch.region for touch in touches]
-        names = list(dict.fromkeys(regions))
-        number_of_name = {name: number for number, name in enumerate(names)}
-        return cls(
-            item_ids=list(number_of),
-            partitions=np.array(list(map(partition_of, number_of)), np.int64),
-            items=np.array(items, np.int64),
-            n_others=np.array([len(touch.others) for touch in touches], np.int64),
-            others=others,
-            weights=np.array([touch.weight for touch in touches]),
-            first=np.array([touch.first for touch in touches]),
-            times_ms=np.array([touch.event_time_ms for touch in touches], np.int64),
-            region_names=names,
-            regions=np.array([number_of_name[region] for region in regions], np.int64),
-        )
-
-    def told(
-        self, begin: int, end: int, source_partition: int, sequence: int
-    ) -> Iterator[tuple[int, PackedPairs]]:
-        """Yield what the touches from ``begin`` to before ``end`` tell each partition."""
-        of_pairs = np.cumsum(self.n_others)
-        pairs = slice(of_pairs[begin - 1] if begin else 0, of_pairs[end - 1])
-        items, n_others, others = (
-            self.items[begin:end],
-            self.n_others[begin:end],
-            self.others[pairs],
-        )
-        touch_of_pair = np.repeat(np.arange(end - begin), n_others)
-        own, of_others = self.partitions[items], self.partitions[others]
-        for partition in sorted({*own.tolist(), *of_others.tolist()}):
-            mine, beside = own == partition, of_others == partition
-            n_beside = np.bincount(touch_of_pair[beside], minlength=len(items))
-            told = n_beside > 0
-            item_ids, (of_mine, beside_mine, of_told, beside_told) = self._named(
-                items[mine], others[mine[touch_of_pair]], items[told], others[beside]
-            )
-            yield (
-                partition,
-                PackedPairs(
-                    source_partition=source_partition,
-                    sequence=sequence,
-                    item_ids=item_ids,
-                    items=of_mine,
-                    n_others=_small(n_others[mine]),
-                    others=beside_mine,
-                    weights=self.weights[begin:end][mine].astype("<f4").tobytes(),
-                    first=self.first[begin:end][mine].tobytes(),
-                    times_ms=self.times_ms[begin:end][mine].astype("<i8").tobytes(),
-                    region_names=list(self.region_names),
-                    regions=_small(self.regions[begin:end][mine]),
-                    beside_items=of_told,
-                    beside_n_others=_small(n_beside[told]),
-                    beside_others=beside_told,
-                    beside_times_ms=self.times_ms[begin:end][told].astype("<i8").tobytes(),
-                ),
-            )
-
-    def _named(self, *columns: Numbers) -> tuple[list[str], list[bytes]]:
-        """Return the ids in the columns, each once, and the columns as places in them."""
-        is_in = np.zeros(len(self.item_ids), bool)
-        for column in columns:
-            is_in[column] = True
-        place_of = np.cumsum(is_in) - 1
-        item_ids = [self.item_ids[number] for number in np.flatnonzero(is_in).tolist()]
-        kind = "<u2" if len(item_ids) <= _NARROW else "<u4"
-        return item_ids, [place_of[column].astype(kind).tobytes() for column in columns]
+    told: defaultdict[int, _Told] = defaultdict(_Told)
+    for touch in touches:
+        told[partition_of(touch.item_id)].touched(touch)
+        by_partition: defaultdict[int, list[str]] = defaultdict(list)
+        for other in touch.others:
+            by_partition[partition_of(other)].append(other)
+        for partition, others in by_partition.items():
+            told[partition].was_beside(touch, others)
+    return [(partition, told[partition].packed()) for partition in sorted(told)]
 
 
-def _small(numbers: Numbers) -> bytes:
-    return numbers.astype("<u2").tobytes()
+_tell = _native.tell if is_native() else tell
+
+
+def _message(source_partition: int, sequence: int, columns: Columns) -> bytes:
+    pairs = PackedPairs(source_partition=source_partition, sequence=sequence, **columns)
+    return to_message(pairs)
+
+
+def _packed(kind: str, numbers: Sequence[float]) -> bytes:
+    return pack(f"<{len(numbers)}{kind}", *numbers)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from random import Random
+from struct import error as StructError
 from typing import Any, cast
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -12,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from stream.core import pairs
 from stream.core.events import Context, InteractionType
-from stream.core.fold import Sourced, fold
+from stream.core.fold import Sourced, Touch, fold
 from stream.core.kept import Kept, PythonUser, is_native, read_kept, step
 from stream.core.user_rows import Written, from_row, read_row, row_of, to_body
 from stream.core.user_state import DAY_MS, Rules, UserState
@@ -199,3 +203,43 @@ def note(random: Random, kept: Kept, reference: Reference) -> None:
 @given(st.integers(0, 2**32))
 def test_native_code_gives_the_same_as_python(seed: int) -> None:
     assert same_history(seed)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Touch,
+            st.sampled_from(IDS[0]),
+            st.lists(st.sampled_from([*IDS[0], *IDS[5]]), max_size=20, unique=True).map(tuple),
+            st.floats(-8, 8, width=32),
+            st.booleans(),
+            st.integers(0, 2**53),
+            st.none() | st.sampled_from(["eu", "süd", ""]),
+        ),
+        max_size=12,
+    ),
+    st.integers(1, 9),
+)
+def test_what_touches_tell_is_the_same(touches: list[Touch], n_partitions: int) -> None:
+    assert_told_alike(touches, n_partitions)
+
+
+def test_more_others_than_a_byte_or_two_can_count_are_told_alike() -> None:
+    others = tuple(f"o{number}" for number in range(66_000))
+    halves = others[:33_000], others[33_000:]
+    assert_told_alike([Touch("tea", of_it, 1.0, True, NOW_MS, None) for of_it in halves], 2)
+    for way in (pairs.tell, native_tell()):
+        with pytest.raises((OverflowError, StructError)):
+            way([Touch("tea", others, 1.0, True, NOW_MS, None)], len)
+
+
+def assert_told_alike(touches: list[Touch], n_partitions: int) -> None:
+    def partition_of(item_id: str) -> int:
+        return crc32(item_id.encode()) % n_partitions
+
+    assert native_tell()(touches, partition_of) == pairs.tell(touches, partition_of)
+
+
+def native_tell() -> Any:
+    """Only where it is built can it be imported."""
+    return importlib.import_module("stream.core._native").tell
