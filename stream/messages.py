@@ -6,6 +6,9 @@ Public topics are JSON; derived topics are MessagePack, since vectors are bytes.
 from __future__ import annotations
 
 import hashlib
+import sys
+from array import array
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -249,15 +252,15 @@ class PackedPairs(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
         """Return the pairs; raises ValueError or IndexError where the columns do not agree."""
         touches = zip(
             *self._beside(self.items, self.n_others, self.others),
-            np.frombuffer(self.weights, "<f4").tolist(),
-            np.frombuffer(self.first, bool).tolist(),
-            np.frombuffer(self.times_ms, "<i8").tolist(),
-            [self.region_names[n] for n in np.frombuffer(self.regions, "<u2").tolist()],
+            _numbers("f", self.weights),
+            map(bool, self.first),
+            _numbers("q", self.times_ms),
+            [self.region_names[n] for n in _numbers("H", self.regions)],
             strict=True,
         )
         beside = zip(
             *self._beside(self.beside_items, self.beside_n_others, self.beside_others),
-            np.frombuffer(self.beside_times_ms, "<i8").tolist(),
+            _numbers("q", self.beside_times_ms),
             strict=True,
         )
         return ItemPairs(
@@ -270,8 +273,7 @@ class PackedPairs(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     def _beside(
         self, items: bytes, n_others: bytes, others: bytes
     ) -> tuple[list[str], list[list[str]]]:
-        counts = np.frombuffer(n_others, "<u2")
-        ends = np.cumsum(counts, dtype=np.int64).tolist()
+        ends = list(accumulate(_numbers("H", n_others)))
         names = self._names(others)
         if (ends[-1] if ends else 0) != len(names):
             raise ValueError("other items than are counted")
@@ -279,8 +281,19 @@ class PackedPairs(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
         return self._names(items), [names[a:b] for a, b in zip(begins, ends, strict=True)]
 
     def _names(self, places: bytes) -> list[str]:
-        kind = "<u2" if len(self.item_ids) <= 1 << 16 else "<u4"
-        return [self.item_ids[place] for place in np.frombuffer(places, kind).tolist()]
+        kind = "H" if len(self.item_ids) <= 1 << 16 else "I"
+        return [self.item_ids[place] for place in _numbers(kind, places)]
+
+
+def _numbers(kind: str, raw: bytes) -> list[Any]:
+    """Return little-endian numbers; of few, numpy's arrays would take longer to make.
+
+    Raises ValueError where a part of a number is left over.
+    """
+    numbers = array(kind, raw)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tolist()
 
 
 class ItemNeighbours(Struct, frozen=True, kw_only=True, gc=False):
