@@ -51,7 +51,7 @@ DELIVERED_KEY = CONTROL + b"delivered"
 #: A record of a ledger stays well below Kafka's default limit of 1 MiB per message.
 CHUNK_BYTES = 600_000
 #: Who waits longer keeps a group waiting that wants its partitions back.
-RETRY_AT_LEAST_EVERY_S = 2.0
+FIRST_RETRY_S, RETRY_AT_LEAST_EVERY_S = 0.1, 2.0
 
 
 class CommitFailed(RuntimeError):
@@ -379,6 +379,14 @@ class Committer:
 
     async def _deliver(self, outputs: Sequence[Output], taking_over: bool) -> Sequence[int]:
         """Send until everything has arrived: nothing may be acknowledged before."""
+        if not outputs:
+            return []
+        try:
+            # Nearly always the first attempt does, and a policy costs as much as a small send.
+            return await self._attempt(outputs, taking_over)
+        except DeliveryFailed as error:
+            log.warning("to be sent again: %s", error)
+            await self._sleep(FIRST_RETRY_S)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(DeliveryFailed),
             wait=wait_exponential_jitter(multiplier=0.2, max=RETRY_AT_LEAST_EVERY_S),
@@ -386,9 +394,12 @@ class Committer:
             sleep=self._sleep,
         ):
             with attempt:
-                await self._must_own(taking_over)
-                return await self._sender.send(outputs) if outputs else []
+                return await self._attempt(outputs, taking_over)
         raise AssertionError("unreachable: the loop ends by returning")
+
+    async def _attempt(self, outputs: Sequence[Output], taking_over: bool) -> Sequence[int]:
+        await self._must_own(taking_over)
+        return await self._sender.send(outputs)
 
     async def _sleep(self, seconds: float) -> None:
         self._on_retry()
