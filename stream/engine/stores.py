@@ -260,7 +260,7 @@ class MemoryStore(memory.Store[Any, Any]):
         return sum(map(len, self._rows.values()))
 
     def n_bytes(self) -> int:
-        return sum(len(key) + len(row) for rows in self._rows.values() for key, row in rows.items())
+        return sum(self._n_bytes.values())
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
         """Nothing outlives the process, so nothing is remembered."""

@@ -110,6 +110,14 @@ def test_the_number_of_rows_and_bytes_grows_and_shrinks(table: PartitionTable) -
     assert table.n_bytes() >= 50 * 100
 
 
+def test_bytes_in_memory_are_those_of_the_rows_that_are_left(tmp_path: Path) -> None:
+    table = new_table("memory", tmp_path)
+    table.write(0, {b"a": stamp(1, b"row"), b"bb": stamp(1, b"another"), b"none": None})
+    table.write(1, {b"c": stamp(1, b"")})
+    table.write(0, {b"a": stamp(2, b"longer row"), b"bb": None})
+    assert table.n_bytes() == len(b"a" + stamp(2, b"longer row") + b"c" + stamp(1, b""))
+
+
 def test_a_replayed_changelog_does_not_take_a_newer_row_back(table: PartitionTable) -> None:
     table.write(0, {b"a": stamp(5, b"newer"), b"b": stamp(3, b"older")})
     replay(
