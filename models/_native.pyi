@@ -1,7 +1,21 @@
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
+from models.evidence import Evidence
+from models.profile import RecommendedItem
+
+def tell(
+    item_ids: Sequence[str],
+    scores: NDArray[Any],
+    columns: NDArray[Any],
+    shares: NDArray[Any],
+    starts: Sequence[int],
+    evidences: Sequence[Evidence],
+    least_share: float,
+    names: tuple[Any, ...],
+) -> list[list[RecommendedItem]]: ...
 def merge(*columns: NDArray[Any]) -> tuple[NDArray[Any], ...]: ...
 def choose(*columns: NDArray[Any] | float) -> tuple[NDArray[Any], ...]: ...
 def widen(halves: NDArray[Any], wide: NDArray[Any]) -> None: ...

@@ -7,12 +7,18 @@ Those modules are the reference: a property test compares both. They are told ap
 alone, since sums are taken in another order.
 """
 
-from libc.math cimport INFINITY, isnan, NAN
+from libc.math cimport INFINITY, isnan, NAN, rint
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 import numpy as np
+
+from models.profile import Reason, RecommendedItem
+
+# By name they would be looked up for each value that is made.
+cdef object _Reason = Reason
+cdef object _Item = RecommendedItem
 
 cdef extern from *:
     """
@@ -72,6 +78,67 @@ def widen(const uint16_t[::1] halves, float[::1] wide):
     if halves.shape[0]:
         with nogil:
             prefstream_widen(&halves[0], &wide[0], halves.shape[0])
+
+
+def tell(
+    list item_ids,
+    const float[::1] scores,
+    const int64_t[:, ::1] columns,
+    const float[:, ::1] shares,
+    list starts,
+    evidences,
+    double least_share,
+    tuple names,
+):
+    """Return the items with their reasons as reasons.tell does; ``names`` are its _NATIVE_NAMES.
+
+    A float has so few bits that its product with a power of ten is exact: what is rounded here is
+    the number that Python's ``round`` gives.
+    """
+    cdef int64_t width = 0, shopper, at, j, column, begin
+    cdef double share, weight
+    cdef dict text_kind, source_of
+    cdef tuple extras, kinds, labels
+    cdef list lists = [], items, reasons
+    text_kind, extras, source_of, nothing = names
+    for evidence in evidences:
+        width = max(width, <int64_t>len(evidence.kinds))
+    for shopper in range(len(evidences)):
+        evidence = evidences[shopper]
+        kinds, labels, begin, items = evidence.kinds, evidence.labels, starts[shopper], []
+        for at in range(begin, starts[shopper + 1]):
+            reasons = []
+            for j in range(MOST):
+                share, column = shares[at, j], columns[at, j]
+                if share < least_share:
+                    break
+                weight = rint(share * 1e4) / 1e4
+                if column >= 2 * width:
+                    reasons.append(_Reason(extras[column - 2 * width], weight))
+                    continue
+                if column >= width:
+                    kind, label = "taken_together", labels[column - width]
+                else:
+                    kind, label = text_kind[kinds[column]], labels[column]
+                if kind == "matches_search":
+                    reasons.append(_Reason(kind, weight, None, label))
+                elif kind == "matches_interest":
+                    reasons.append(_Reason(kind, weight, None, None, label))
+                else:
+                    reasons.append(_Reason(kind, weight, label))
+            if not reasons:
+                reasons.append(nothing)
+            items.append(
+                _Item(
+                    item_ids[at],
+                    at - begin + 1,
+                    rint(<double>scores[at] * 1e6) / 1e6,
+                    source_of[(<object>reasons[0]).kind],
+                    reasons,
+                )
+            )
+        lists.append(items)
+    return lists
 
 
 cdef struct Best:

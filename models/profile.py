@@ -81,17 +81,28 @@ class Profile:
         return not self.items and not any(text.kind == "search" for text in self.texts)
 
 
-class Reason(Struct, frozen=True, gc=False):
-    """Why an item was picked; ``weight`` is the share of the score it explains, 0..1."""
+#: Digits behind the point that shares and scores are told with.
+WEIGHT_DIGITS, SCORE_DIGITS = 4, 6
+
+
+class Reason(Struct, frozen=True, omit_defaults=True, gc=False):
+    """Why an item was picked; ``weight`` is the share of the score it explains, 0..1.
+
+    ``item_id``, ``query`` (a search) or ``text`` (a stated interest) says what of the shopper's.
+    """
 
     kind: ReasonKind
     weight: float
     item_id: str | None = None
+    query: str | None = None
     text: str | None = None
 
 
-class Ranked(Struct, frozen=True, gc=False):
+class RecommendedItem(Struct, frozen=True, gc=False):
+    """An item of a list, at place ``rank`` from 1; as topic ``recommendations`` has it."""
+
     item_id: str
+    rank: int
     score: float
     source: Source
-    reasons: tuple[Reason, ...]
+    reasons: list[Reason]

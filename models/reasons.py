@@ -8,11 +8,19 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from models import native
 from models.candidates import Pools, Together, bounds_of_each
-from models.evidence import Evidence
+from models.evidence import ElementKind, Evidence
 from models.hybrid import HybridRule
 from models.item_index import PADDING, Vectors
-from models.profile import Reason, ReasonKind, Source
+from models.profile import (
+    SCORE_DIGITS,
+    WEIGHT_DIGITS,
+    Reason,
+    ReasonKind,
+    RecommendedItem,
+    Source,
+)
 from models.ranking_features import GROUPS, Group
 from models.shoppers import Shoppers
 
@@ -20,7 +28,9 @@ from models.shoppers import Shoppers
 MOST = 3
 LEAST_SHARE = 0.05
 
-_TEXT_KIND: dict[str, ReasonKind] = {
+#: What an element says through its text.
+_TEXT_KIND: dict[ElementKind, ReasonKind] = {
+    "item": "similar_to_item",
     "search": "matches_search",
     "interest": "matches_interest",
 }
@@ -31,7 +41,7 @@ _EXTRAS: tuple[ReasonKind, ...] = (
     "new_arrival",
 )
 
-_NOTHING = (Reason("popular", 0.0),)
+_NOTHING = Reason("popular", 0.0)
 
 #: The source of an item, by the kind of its weightiest reason.
 SOURCE_OF: dict[ReasonKind, Source] = {
@@ -44,6 +54,8 @@ SOURCE_OF: dict[ReasonKind, Source] = {
     "popular": "popular",
     "new_arrival": "new_arrival",
 }
+#: What native code names things by.
+_NATIVE_NAMES = (_TEXT_KIND, _EXTRAS, SOURCE_OF, _NOTHING)
 
 
 def weightiest(
@@ -62,7 +74,7 @@ def weightiest(
     ``added`` (m, len(GROUPS)) is what each group of features added to a ranker's score; without it,
     what the hybrid's terms added to its own is told.
     """
-    width = _width(shoppers)
+    width = _width(shoppers.evidences)
     parts = np.zeros((len(picked.rows), 2 * width + len(_EXTRAS)), np.float32)
     bounds = bounds_of_each(picked.owners, len(shoppers))
     for shopper, (start, end) in enumerate(bounds):
@@ -96,26 +108,33 @@ def weightiest(
 
 
 def tell(
+    item_ids: Sequence[str],
+    scores: NDArray[np.float32],
     columns: NDArray[np.int64],
     shares: NDArray[np.float32],
     starts: Sequence[int],
-    shoppers: Shoppers,
-) -> list[list[tuple[Reason, ...]]]:
-    """Return by shopper the reasons for each item picked, the weightiest first, one at least.
+    evidences: Sequence[Evidence],
+) -> list[list[RecommendedItem]]:
+    """Return by shopper the items picked, each with its reasons: the weightiest first, one at
+    least.
 
     ``columns`` and ``shares`` are those of ``weightiest``; a shopper's begin at one of ``starts``
     (b + 1,).
     """
-    width, of_columns, of_shares = _width(shoppers), columns.tolist(), shares.tolist()
-    return [
-        [
-            _reasons(columns_of_item, shares_of_item, evidence, width)
-            for columns_of_item, shares_of_item in zip(
-                of_columns[start:end], of_shares[start:end], strict=True
-            )
-        ]
-        for evidence, (start, end) in zip(shoppers.evidences, pairwise(starts), strict=True)
-    ]
+    if native.is_on():
+        return native.tell(
+            item_ids, scores, columns, shares, starts, evidences, LEAST_SHARE, _NATIVE_NAMES
+        )
+    width, of_columns, of_shares = _width(evidences), columns.tolist(), shares.tolist()
+    of_scores = scores.tolist()
+    lists = []
+    for evidence, (start, end) in zip(evidences, pairwise(starts), strict=True):
+        lists.append(items := list[RecommendedItem]())
+        for at in range(start, end):
+            reasons = _reasons(of_columns[at], of_shares[at], evidence, width)
+            score, source = round(of_scores[at], SCORE_DIGITS), SOURCE_OF[reasons[0].kind]
+            items.append(RecommendedItem(item_ids[at], at - start + 1, score, source, reasons))
+    return lists
 
 
 def _as_added(
@@ -144,8 +163,8 @@ def _as_added(
     return told
 
 
-def _width(shoppers: Shoppers) -> int:
-    return max(map(len, shoppers.evidences), default=0)
+def _width(evidences: Sequence[Evidence]) -> int:
+    return max(map(len, evidences), default=0)
 
 
 def _by_text(
@@ -170,18 +189,22 @@ def _by_text(
 
 def _reasons(
     columns: list[int], shares: list[float], evidence: Evidence, width: int
-) -> tuple[Reason, ...]:
+) -> list[Reason]:
     reasons = []
     for column, share in zip(columns, shares, strict=True):
         if share < LEAST_SHARE:
             break
+        weight = round(share, WEIGHT_DIGITS)
         if column >= 2 * width:
-            reasons.append(Reason(_EXTRAS[column - 2 * width], share))
-        elif column >= width:
-            reasons.append(Reason("taken_together", share, evidence.labels[column - width]))
-        elif (kind := evidence.kinds[column]) == "item":
-            reasons.append(Reason("similar_to_item", share, evidence.labels[column]))
+            reasons.append(Reason(_EXTRAS[column - 2 * width], weight))
+            continue
+        label = evidence.labels[column % width]
+        kind = _TEXT_KIND[evidence.kinds[column]] if column < width else "taken_together"
+        if kind == "matches_search":
+            reasons.append(Reason(kind, weight, query=label))
+        elif kind == "matches_interest":
+            reasons.append(Reason(kind, weight, text=label))
         else:
-            reasons.append(Reason(_TEXT_KIND[kind], share, None, evidence.labels[column]))
+            reasons.append(Reason(kind, weight, item_id=label))
     # Nothing speaks for it, yet nothing better was left.
-    return tuple(reasons) or _NOTHING
+    return reasons or [_NOTHING]

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 
 from models.candidates import CatalogueView
 from models.hybrid import HybridRule
 from models.learnt_ranking import Choices, choices, rank_as_learnt
-from models.profile import Profile, Ranked, Reason
+from models.profile import SCORE_DIGITS, Profile, Reason, RecommendedItem
 from models.ranking import Sources, rank
-from models.reasons import SOURCE_OF, tell
+from models.reasons import tell
 from models.retrieval import Retrieval
 from models.shoppers import Shoppers
 from models.trained_ranker import TrainedRanker
@@ -62,7 +61,9 @@ class Recommender:
         self._retrieval = Retrieval(catalogue, self._rule, n_candidates, user_model)
         self._ranker = ranker
 
-    def recommend(self, profiles: Sequence[Profile], k: int, now_ms: int) -> list[list[Ranked]]:
+    def recommend(
+        self, profiles: Sequence[Profile], k: int, now_ms: int
+    ) -> list[list[RecommendedItem]]:
         """Return up to k items per profile, best first.
 
         Never an item of ``profile.exclude`` nor one that is not recommendable now, and k of them
@@ -70,12 +71,12 @@ class Recommender:
         """
         if k < 1:
             return [[] for _ in profiles]
-        ranked: list[list[Ranked]] = []
+        lists: list[list[RecommendedItem]] = []
         for start in range(0, len(profiles), _CHUNK):
             chunk = profiles[start : start + _CHUNK]
             for profile, best in zip(chunk, self._rank(chunk, k, now_ms), strict=True):
-                ranked.append(best + self._popular(profile, best, k, now_ms))
-        return ranked
+                lists.append(best + self._popular(profile, best, k, now_ms))
+        return lists
 
     def choices(self, profiles: Sequence[Profile], k: int, now_ms: int) -> Choices:
         """Return what a ranker would choose lists of k items from; at most _CHUNK profiles."""
@@ -92,33 +93,28 @@ class Recommender:
             retrieval.together(shoppers),
         )
 
-    def _rank(self, profiles: Sequence[Profile], k: int, now_ms: int) -> list[list[Ranked]]:
+    def _rank(
+        self, profiles: Sequence[Profile], k: int, now_ms: int
+    ) -> list[list[RecommendedItem]]:
         shoppers, sources = self._found(profiles, now_ms)
         catalogue, rule = self._catalogue, self._rule
         if self._ranker is None:
             picks = rank(shoppers, sources, catalogue, rule, k, self._diversity)
         else:
             picks = rank_as_learnt(shoppers, sources, catalogue, rule, self._ranker, k, now_ms)
-        why = tell(picks.columns, picks.shares, picks.starts, shoppers)
-        item_ids, scores = self._catalogue.item_ids(picks.rows), picks.scores.tolist()
-        return [
-            [
-                Ranked(item_id, value, SOURCE_OF[reasons[0].kind], reasons)
-                for item_id, value, reasons in zip(
-                    item_ids[start:end], scores[start:end], of_shopper, strict=True
-                )
-            ]
-            for of_shopper, (start, end) in zip(why, pairwise(picks.starts), strict=True)
-        ]
+        item_ids = self._catalogue.item_ids(picks.rows)
+        return tell(
+            item_ids, picks.scores, picks.columns, picks.shares, picks.starts, shoppers.evidences
+        )
 
     def _popular(
-        self, profile: Profile, before: Sequence[Ranked], k: int, now_ms: int
-    ) -> list[Ranked]:
+        self, profile: Profile, before: Sequence[RecommendedItem], k: int, now_ms: int
+    ) -> list[RecommendedItem]:
         """Return what fills the places that ``before`` leaves of k."""
         missing = k - len(before)
         if missing <= 0:
             return []
-        barred = profile.exclude | {ranked.item_id for ranked in before}
+        barred = profile.exclude | {item.item_id for item in before}
         hashed = () if profile.exclude_hashed is None else profile.exclude_hashed
         n_asked, shown, is_all = missing + len(barred), list[str](), False
         while len(shown) < missing and not is_all:
@@ -128,8 +124,10 @@ class Recommender:
             # How many the hashes bar is not known beforehand.
             is_all, n_asked = len(rows) < n_asked, 4 * n_asked
         falling = np.linspace(self._rule.popular, 0, len(shown), endpoint=False).tolist()
-        why = (Reason("popular", 1.0),)
+        why = [Reason("popular", 1.0)]
         return [
-            Ranked(item_id, value, "popular", why)
-            for item_id, value in zip(shown, falling, strict=True)
+            RecommendedItem(item_id, rank, round(value, SCORE_DIGITS), "popular", why)
+            for rank, (item_id, value) in enumerate(
+                zip(shown, falling, strict=True), start=len(before) + 1
+            )
         ]

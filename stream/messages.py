@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from models.matches import FoundBy
-from models.profile import ReasonKind, Source
+from models.profile import RecommendedItem
 
 SCHEMA_VERSION = 1
 
@@ -35,22 +35,6 @@ class Trigger(Struct, frozen=True, kw_only=True, gc=False):
     offset: int
     event_id: str
     event_time_ms: int
-
-
-class Reason(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    kind: ReasonKind
-    weight: float
-    item_id: str | None = None
-    query: str | None = None
-    text: str | None = None
-
-
-class RecommendedItem(Struct, frozen=True, kw_only=True, gc=False):
-    item_id: str
-    rank: int
-    score: float
-    source: Source
-    reasons: list[Reason]
 
 
 class ModelInfo(Struct, frozen=True, kw_only=True, gc=False):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from models.catalogue import Catalogue
-from models.profile import Profile, Ranked
+from models.profile import Profile, RecommendedItem
 from models.recommender import Recommender
 from stream.agents.work import Work
 from stream.core.drafts import UserDraft, user_key
@@ -167,7 +167,7 @@ class Recommending:
         # On the loop: a thread would let go of the interpreter at each of its many short array
         # operations and wait for it again, which made a list five times as dear and queued 200
         # acts a second for seconds. In slices, so that the loop still answers.
-        lists: list[list[Ranked]] = []
+        lists: list[list[RecommendedItem]] = []
         for first in range(0, len(profiles), SLICE):
             lists += self._recommender.recommend(
                 profiles[first : first + SLICE], self._publishing.top_k, as_of_ms
@@ -178,13 +178,13 @@ class Recommending:
             index_version=self._catalogue.version,
             ranker=self._recommender.name,
         )
-        for draft, profile, ranked in zip(due, profiles, lists, strict=True):
+        for draft, profile, items in zip(due, profiles, lists, strict=True):
             trigger = draft.pending
             if trigger is None:
                 continue
             draft.note_answered(now_ms)
-            if ranked:
-                self._add(draft, trigger, profile, ranked, model, work, now_ms)
+            if items:
+                self._add(draft, trigger, profile, items, model, work, now_ms)
         work.report.seconds["recommend"] = perf_counter() - started
 
     def _add(
@@ -192,7 +192,7 @@ class Recommending:
         draft: UserDraft,
         trigger: Trigger,
         profile: Profile,
-        ranked: Sequence[Ranked],
+        items: list[RecommendedItem],
         model: ModelInfo,
         work: Work,
         now_ms: int,
@@ -200,7 +200,7 @@ class Recommending:
         recommendation = to_recommendation(
             draft.user_id,
             trigger,
-            ranked,
+            items,
             cold_start=profile.cold_start,
             now_ms=now_ms,
             ttl_ms=self._publishing.ttl_ms,
@@ -217,8 +217,8 @@ class Recommending:
             )
         )
         work.report.n_cold += profile.cold_start
-        work.report.sources.update(item.source for item in ranked)
-        work.report.listed += [item.item_id for item in ranked]
+        work.report.sources.update(item.source for item in items)
+        work.report.listed += [item.item_id for item in items]
         work.report.published(
             RECOMMENDATIONS.name, trigger.event_time_ms, draft.arrival_ms(trigger)
         )

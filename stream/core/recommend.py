@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from models.profile import Ranked
-from models.profile import Reason as WhyPicked
-from stream import messages
-from stream.messages import ModelInfo, Recommendation, RecommendedItem, Trigger, output_id
+from models.profile import RecommendedItem
+from stream.messages import ModelInfo, Recommendation, Trigger, output_id
 
 
 def recommendation_id(trigger: Trigger) -> str:
@@ -23,43 +19,22 @@ def is_due(recommended_ms: int, now_ms: int, min_interval_ms: int) -> bool:
 def to_recommendation(
     user_id: str,
     trigger: Trigger,
-    ranked: Sequence[Ranked],
+    items: list[RecommendedItem],
     *,
     cold_start: bool,
     now_ms: int,
     ttl_ms: int,
     model: ModelInfo,
 ) -> Recommendation:
-    """Return the message; ``ranked`` is best first."""
+    """Return the message; ``items`` is best first."""
     return Recommendation(
         recommendation_id=recommendation_id(trigger),
         user_id=user_id,
         generated_ms=now_ms,
         expires_ms=now_ms + ttl_ms,
         trigger=trigger,
-        items=[_item(rank, item) for rank, item in enumerate(ranked, start=1)],
+        items=items,
         cold_start=cold_start,
         variant="default",
         model=model,
-    )
-
-
-def _item(rank: int, item: Ranked) -> RecommendedItem:
-    return RecommendedItem(
-        item_id=item.item_id,
-        rank=rank,
-        score=round(item.score, 6),
-        source=item.source,
-        reasons=[_reason(reason) for reason in item.reasons],
-    )
-
-
-def _reason(why: WhyPicked) -> messages.Reason:
-    is_query = why.kind == "matches_search"
-    return messages.Reason(
-        kind=why.kind,
-        weight=round(why.weight, 4),
-        item_id=why.item_id,
-        query=why.text if is_query else None,
-        text=None if is_query else why.text,
     )

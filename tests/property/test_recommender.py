@@ -107,10 +107,10 @@ def test_every_pick_has_reasons_that_are_shares(shop: Shop, profile: Profile, k:
         weights = [why.weight for why in item.reasons]
         assert weights == sorted(weights, reverse=True)
         assert min(weights) >= 0
-        assert sum(weights) <= 1 + 1e-5
+        assert sum(weights) <= 1 + 2e-4  # each is rounded
         assert np.isfinite(item.score)
         for why in item.reasons:
-            assert (why.item_id or why.text or next(iter(told), None)) in {*told, None}
+            assert (why.item_id or why.query or why.text or next(iter(told), None)) in {*told, None}
 
 
 @given(shops(), st.lists(profiles(), min_size=1, max_size=4), st.integers(1, 10))
@@ -184,7 +184,7 @@ def test_native_code_ranks_as_numpy_does(shop: Shop, asked: list[Profile], k: in
                 continue
             assert mine.score == pytest.approx(theirs.score, abs=1e-5)
             assert [r.weight for r in mine.reasons] == pytest.approx(
-                [r.weight for r in theirs.reasons], abs=1e-4
+                [r.weight for r in theirs.reasons], abs=2e-4
             )
         if len({round(r.score, 4) for r in other}) == len(other):
             assert [r.item_id for r in one] == [r.item_id for r in other]

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from models import native
+from models.evidence import ElementKind, Evidence
+from models.reasons import MOST, tell
 
 needs_native = pytest.mark.skipif(not native.is_on(), reason="native code was not built")
 
@@ -35,6 +37,33 @@ def test_any_shape_is_widened(shape: tuple[int, int]) -> None:
     halves = np.ones(shape, np.float16)
     assert np.array_equal(native.widened(halves), np.ones(shape, np.float32))
     assert np.array_equal(native.widened(halves[::2]), np.ones(shape, np.float32)[::2])
+
+
+@needs_native
+def test_items_are_told_in_the_same_words_and_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    kinds: tuple[ElementKind, ...] = ("item", "interest", "search")
+    rows, coefficients = np.arange(3), np.ones(3, np.float32)
+    evidences = [
+        Evidence(kinds[:n], tuple("abc"[:n]), rows[:n], coefficients[:n], (), 1.0)
+        for n in (3, 0, 2)
+    ]
+    # By the widest of them: 3 by text, 3 by pairs, 4 that are of no element.
+    columns = rng.integers(0, 10, (500, MOST))
+    columns[200:400] = rng.integers(6, 10, (200, MOST))
+    columns[400:] = rng.choice([0, 1, 3, 4, 6, 9], (100, MOST))
+    # Among them all that lie half way between two numbers of so many digits.
+    shares = -np.sort(-rng.integers(0, 1 << 12, (500, MOST)) / np.float32(1 << 12)).astype(
+        np.float32
+    )
+    scores = rng.normal(0, 1, 500).astype(np.float32)
+    scores[::3] = rng.integers(-(1 << 9), 1 << 9, 167) / np.float32(1 << 7)
+    told = [str(n) for n in range(500)], scores, columns, shares, [0, 200, 400, 500], evidences
+    natively = tell(*told)
+    monkeypatch.setenv("PREFSTREAM_NATIVE", "0")
+    assert natively == tell(*told)
+    every = [item.reasons[0].kind for items in natively for item in items]
+    assert len(set(every)) == 8
 
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from shop_catalogue import ShopCatalogue
 from models.hashed_ids import HashedIds
 from models.hybrid import HybridRule
 from models.neighbours import NeighbourFacts
-from models.profile import HistoryItem, HistoryText, Profile, Ranked
+from models.profile import HistoryItem, HistoryText, Profile, RecommendedItem
 from models.recommender import Recommender
 
 # Three kinds of thing and their opposites, so that the catalogue's mean is near zero.
@@ -67,14 +67,14 @@ def profile(
 
 def recommend(
     who: Profile, k: int = 3, catalogue: ShopCatalogue | None = None, **rule: Any
-) -> list[Ranked]:
+) -> list[RecommendedItem]:
     small = {"popular": 0.0, "new_arrival": 0.0}
     hybrid = HybridRule(**{"text_share": 0.3, "step_decay": 0.7, **small, **rule})
     recommender = Recommender(catalogue or shop(), diversity=0, rule=hybrid)
     return recommender.recommend([who], k, NOW_MS)[0]
 
 
-def ids(ranked: Iterable[Ranked]) -> list[str]:
+def ids(ranked: Iterable[RecommendedItem]) -> list[str]:
     return [item.item_id for item in ranked]
 
 
@@ -143,7 +143,7 @@ def test_a_search_is_answered() -> None:
     best = recommend(profile("boots", searches=[("something hot", TEA)]), 2)
     assert set(ids(best)) == {"tea", "green tea"}
     assert best[0].reasons[0].kind == "matches_search"
-    assert best[0].reasons[0].text == "something hot"
+    assert (best[0].reasons[0].query, best[0].reasons[0].text) == ("something hot", None)
 
 
 def test_a_stated_interest_fades_as_acts_come_in() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from builders import NOW_MS
 
-from models.profile import Ranked, Reason
+from models.profile import Reason, RecommendedItem
 from stream.agents.recommending import DueUsers
 from stream.core.recommend import is_due, recommendation_id, to_recommendation
 from stream.messages import ModelInfo, Recommendation, Trigger
@@ -11,9 +11,9 @@ TRIGGER = Trigger(topic="searches", partition=1, offset=7, event_id="s", event_t
 MODEL = ModelInfo(encoder="e", index_version="1", ranker="r")
 
 
-def recommendation(*ranked: Ranked, trigger: Trigger = TRIGGER) -> Recommendation:
+def recommendation(*items: RecommendedItem, trigger: Trigger = TRIGGER) -> Recommendation:
     return to_recommendation(
-        "u1", trigger, ranked, cold_start=False, now_ms=NOW_MS, ttl_ms=1000, model=MODEL
+        "u1", trigger, list(items), cold_start=False, now_ms=NOW_MS, ttl_ms=1000, model=MODEL
     )
 
 
@@ -107,14 +107,9 @@ def test_the_same_cause_gives_the_same_id_and_another_cause_another() -> None:
     assert recommendation_id(TRIGGER) in ids
 
 
-def test_the_message_keeps_order_and_names_the_query_apart_from_other_texts() -> None:
-    found = recommendation(
-        Ranked("a", 0.123456789, "short_interest", (Reason("matches_search", 0.5, None, "boots"),)),
-        Ranked("b", 0.1, "stated_interest", (Reason("matches_interest", 1.0, None, "tea"),)),
-    )
-    assert [(item.item_id, item.rank) for item in found.items] == [("a", 1), ("b", 2)]
-    assert found.items[0].score == 0.123457
-    [search], [interest] = (item.reasons for item in found.items)
-    assert (search.query, search.text) == ("boots", None)
-    assert (interest.query, interest.text) == (None, "tea")
+def test_the_message_holds_the_list_as_it_is() -> None:
+    first = RecommendedItem("a", 1, 0.5, "short_interest", [Reason("matches_search", 0.5)])
+    other = RecommendedItem("b", 2, 0.1, "popular", [Reason("popular", 1.0)])
+    found = recommendation(first, other)
+    assert found.items == [first, other]
     assert found.expires_ms == NOW_MS + 1000

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from strategies import json_values, values_of
 
+from models.profile import Reason, RecommendedItem
 from stream.core.events import PARSERS, BadEvent
 from stream.messages import (
     ChurnRisk,
     Driver,
     FoundItem,
     ModelInfo,
-    Reason,
     Recommendation,
-    RecommendedItem,
     ReviewInsight,
     SearchResults,
     Trigger,
