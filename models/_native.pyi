@@ -1,11 +1,18 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from models.evidence import Evidence
-from models.profile import RecommendedItem
+from models.profile import Profile, RecommendedItem
 
+def gather(
+    profiles: Sequence[Profile],
+    item_rows: NDArray[Any],
+    step_decay: float,
+    negligible: float,
+    make: Callable[..., Evidence],
+) -> list[Evidence]: ...
 def tell(
     item_ids: Sequence[str],
     scores: NDArray[Any],

@@ -1,13 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False, freethreading_compatible=False
-"""The inner loops of lists, shopper by shopper, over columns: what candidates.py, hybrid.py,
-diversity.py and reasons.py say in numpy, said once more without an array for each step.
+"""The inner loops of lists, shopper by shopper, over columns: what evidence.py, candidates.py,
+hybrid.py, diversity.py and reasons.py say in numpy, said once more without an array for each step.
 
 Those modules are the reference: a property test compares both. They are told apart by rounding
 alone, since sums are taken in another order.
 """
 
-from libc.math cimport INFINITY, isnan, NAN, rint
+from libc.math cimport fabs, INFINITY, isnan, NAN, pow, rint
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -78,6 +78,113 @@ def widen(const uint16_t[::1] halves, float[::1] wide):
     if halves.shape[0]:
         with nogil:
             prefstream_widen(&halves[0], &wide[0], halves.shape[0])
+
+
+cdef struct Element:
+    # What a shopper did to one item or said in one text; ``at`` is its act or text.
+    int64_t row, at_ms, n, at
+    double weight, least, most
+
+
+def gather(profiles, const int64_t[::1] item_rows, double step_decay, double negligible, make):
+    """Return the evidences of profiles as evidence.evidences_of does, made by ``make``, from the
+    catalogue rows of all their ``items``, below 0 where unknown."""
+    cdef int64_t n_most = 0, first = 0, n, n_items, i, j, k, row, steps
+    cdef Element* elements
+    cdef double total, heaviest, power, reach
+    cdef bint takes_step
+    cdef double[::1] coefficients
+    cdef int64_t[::1] order, told_rows
+    cdef float[::1] told
+    for profile in profiles:
+        n_most = max(n_most, len(profile.items) + len(profile.texts))
+    elements_made = np.empty(max(n_most, 1) * sizeof(Element), np.uint8)
+    cdef uint8_t[::1] room = elements_made
+    elements = <Element*>&room[0]
+    coefficients, order = np.empty(n_most, np.float64), np.empty(n_most, np.int64)
+    evidences = []
+    for profile in profiles:
+        items, texts = profile.items, profile.texts
+        n = 0
+        for i in range(len(items)):
+            row = item_rows[first + i]
+            if row < 0:
+                continue
+            act = items[i]
+            weight = act.weight
+            elements[n].row, elements[n].at, elements[n].n = row, i, 1
+            elements[n].at_ms = act.event_time_ms
+            elements[n].weight = elements[n].least = elements[n].most = weight
+            for j in range(n):
+                if elements[j].row == row:
+                    # Acts on one item are one element, at the place of the latest.
+                    elements[n].n = elements[j].n + 1
+                    elements[n].weight = elements[j].weight + elements[n].weight
+                    elements[n].least = min(elements[j].least, elements[n].least)
+                    elements[n].most = max(elements[j].most, elements[n].most)
+                    for k in range(j, n):
+                        elements[k] = elements[k + 1]
+                    n -= 1
+                    break
+            n += 1
+        first += len(items)
+        n_items = n
+        total = heaviest = 0
+        for i in range(len(texts)):
+            text = texts[i]
+            elements[n].row, elements[n].at, elements[n].n = -1, i, 1
+            # Stated interests are of one moment, before all acts.
+            elements[n].at_ms = -1 if text.kind == "interest" else text.event_time_ms
+            elements[n].weight = text.weight
+            n += 1
+        for i in range(n):
+            if elements[i].n > 1:
+                elements[i].weight = min(
+                    max(elements[i].weight, elements[i].least), elements[i].most
+                )
+            total += fabs(elements[i].weight)
+        # Newest first; they come oldest first, or nearly.
+        for i in range(n):
+            j = i
+            while j and elements[order[j - 1]].at_ms < elements[n - 1 - i].at_ms:
+                order[j] = order[j - 1]
+                j -= 1
+            order[j] = n - 1 - i
+        i = steps = 0
+        while i < n:
+            j, takes_step, power = i, False, pow(step_decay, <double>steps)
+            while j < n and elements[order[j]].at_ms == elements[order[i]].at_ms:
+                coefficients[order[j]] = (
+                    power * elements[order[j]].weight / (total if total > 0 else 1.0)
+                )
+                heaviest = max(heaviest, fabs(coefficients[order[j]]))
+                takes_step |= elements[order[j]].weight > 0
+                j += 1
+            i = j
+            steps += takes_step
+        kinds, labels, vectors = [], [], []
+        k, reach = 0, 0
+        for i in range(n):
+            if fabs(coefficients[i]) > negligible * heaviest:
+                if i < n_items:
+                    kinds.append("item")
+                    labels.append(items[elements[i].at].item_id)
+                else:
+                    text = texts[elements[i].at]
+                    kinds.append(text.kind)
+                    labels.append(text.text)
+                    vectors.append(text.vector)
+                order[k] = i
+                k += 1
+                reach += fabs(coefficients[i])
+        rows_made, told_made = np.empty(k, np.int64), np.empty(k, np.float32)
+        told_rows, told = rows_made, told_made
+        for i in range(k):
+            told_rows[i], told[i] = elements[order[i]].row, <float>coefficients[order[i]]
+        evidences.append(
+            make(tuple(kinds), tuple(labels), rows_made, told_made, tuple(vectors), reach or 1.0)
+        )
+    return evidences
 
 
 def tell(

@@ -24,6 +24,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from models import native
 from models.item_index import PADDING, Vectors
 from models.profile import HistoryItem, Profile
 from models.slab import Rows
@@ -66,13 +67,17 @@ def evidence_of(profile: Profile, rows: Sequence[int], step_decay: float) -> Evi
 
 
 def evidences_of(
-    profiles: Sequence[Profile], rows: Sequence[int], step_decay: float
+    profiles: Sequence[Profile], rows: Sequence[int] | Rows, step_decay: float
 ) -> list[Evidence]:
     """Return the evidence of each profile; ``rows`` are those of all ``items``, in order."""
+    if native.is_on():
+        every_row = np.asarray(rows, np.int64)
+        return native.gather(profiles, every_row, step_decay, _NEGLIGIBLE, Evidence)
+    at_rows: list[int] = np.asarray(rows, np.int64).tolist()
     elements, lengths, start = _Elements(), [], 0
     for profile in profiles:
         before, end = len(elements.kinds), start + len(profile.items)
-        elements.add(profile, rows[start:end])
+        elements.add(profile, at_rows[start:end])
         lengths.append(len(elements.kinds) - before)
         start = end
     owners = np.repeat(np.arange(len(profiles)), lengths)

@@ -135,7 +135,7 @@ class Retrieval:
         return [learnt[start:end][known[start:end]] for start, end in pairwise([0, *ends])]
 
     def _evidences(self, profiles: Sequence[Profile]) -> list[Evidence]:
-        rows = self._catalogue.rows([act.item_id for p in profiles for act in p.items]).tolist()
+        rows = self._catalogue.rows([act.item_id for p in profiles for act in p.items])
         return evidences_of(profiles, rows, self._rule.step_decay)
 
     def _vectors(self, rows: Rows, evidences: Sequence[Evidence]) -> Vectors:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from models.evidence import evidence_of
-from models.profile import HistoryItem, Profile
+from models import native
+from models.evidence import evidence_of, evidences_of
+from models.item_index import PADDING
+from models.profile import HistoryItem, HistoryText, Profile
 
 DECAY = 0.5
 
@@ -43,3 +46,36 @@ def test_what_speaks_against_an_item_ages_nothing() -> None:
     assert told(("a", 1, 10), ("b", -1, 20), ("c", 1, 20)) == pytest.approx(
         {"a": 0.5, "b": -1, "c": 1}
     )
+
+
+@pytest.mark.skipif(not native.is_on(), reason="native code was not built")
+def test_native_code_gathers_what_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of items told of twice and unknown ones, of one moment, and of what says next to nothing."""
+    rng, weights, profiles = np.random.default_rng(0), [1.0, 0.3, 0.0, -2.0, 1e-6], []
+    for _ in range(200):
+        n_items, n_texts = rng.integers(0, 9), rng.integers(0, 4)
+        items = [
+            HistoryItem(f"i{rng.integers(8)}", rng.choice(weights), int(rng.integers(5)))
+            for _ in range(n_items)
+        ]
+        texts = [
+            HistoryText(
+                rng.choice(["search", "interest"]),
+                str(number),
+                np.full(2, number, np.float32),
+                rng.choice(weights),
+                int(rng.integers(5)),
+            )
+            for number in range(n_texts)
+        ]
+        profiles.append(Profile(tuple(items), tuple(texts), None, 0, None, 0, frozenset()))
+    names = [item.item_id for profile in profiles for item in profile.items]
+    rows = [PADDING if name == "i0" else int(name[1:]) for name in names]
+    natively = evidences_of(profiles, rows, DECAY)
+    monkeypatch.setenv("PREFSTREAM_NATIVE", "0")
+    for mine, theirs in zip(natively, evidences_of(profiles, rows, DECAY), strict=True):
+        assert (mine.kinds, mine.labels) == (theirs.kinds, theirs.labels)
+        assert [text.tolist() for text in mine.texts] == [text.tolist() for text in theirs.texts]
+        assert mine.rows.tolist() == theirs.rows.tolist()
+        assert mine.coefficients == pytest.approx(theirs.coefficients, rel=1e-6)
+        assert mine.reach == pytest.approx(theirs.reach)
