@@ -45,6 +45,12 @@ cdef extern from *:
             sum += a[i] * b[i];
         return sum;
     }
+    static inline void prefstream_fetch(const float *a, long n) {
+    #if defined(__GNUC__)
+        for (long i = 0; i < n; i += 16)
+            __builtin_prefetch(a + i);
+    #endif
+    }
     #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
     __attribute__((target_clones("avx512f", "avx2", "default")))
     #endif
@@ -63,12 +69,15 @@ cdef extern from *:
         }
     }
     """
+    void prefstream_fetch(const float* a, long n) noexcept nogil
     void prefstream_widen(const uint16_t* halves, float* wide, long n) noexcept nogil
     float prefstream_dot(const float* a, const float* b, long n) noexcept nogil
 
 cdef enum:
     #: Reasons given for an item at most (reasons.MOST).
     MOST = 3
+    #: Vectors fetched before they are needed.
+    AHEAD = 3
 
 
 def widen(const uint16_t[::1] halves, float[::1] wide):
@@ -589,6 +598,10 @@ def choose(
             for j in range(room.bounds.n):
                 i = room.bounds.places[j]
                 vector = _vector(vectors, places, rows[begin + i])
+                if j + AHEAD < room.bounds.n:
+                    # They lie far apart: what comes next is fetched while this is looked at.
+                    at = begin + room.bounds.places[j + AHEAD]
+                    prefstream_fetch(_vector(vectors, places, rows[at]), dim)
                 value = room.known[i] + prefstream_dot(vector, &queries[shopper, 0], dim)
                 if against:
                     for at in range(e_begin, e_end):
