@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from models.evidence import Evidence
 from models.profile import Profile, RecommendedItem
 
+def add_up(*columns: NDArray[Any]) -> None: ...
 def gather(
     profiles: Sequence[Profile],
     item_rows: NDArray[Any],

@@ -68,7 +68,32 @@ cdef extern from *:
             memcpy(&wide[i], &bits, 4);
         }
     }
+    #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+    __attribute__((target_clones("avx512f", "avx2", "default")))
+    #endif
+    static void prefstream_add(
+        const uint16_t *restrict halves, float *restrict one, float *restrict other,
+        float of_one, float of_other, long n
+    ) {
+        /* As above, and shares of it added to two sums. */
+        const float scale = 5192296858534827628530496329220096.0f;
+        for (long i = 0; i < n; i++) {
+            uint32_t half = halves[i];
+            uint32_t bits = (half & 0x7FFF) << 13;
+            float value;
+            memcpy(&value, &bits, 4);
+            value *= scale;
+            memcpy(&bits, &value, 4);
+            bits |= (half & 0x8000) << 16;
+            memcpy(&value, &bits, 4);
+            one[i] += of_one * value;
+            other[i] += of_other * value;
+        }
+    }
     """
+    void prefstream_add(
+        const uint16_t* halves, float* one, float* other, float of_one, float of_other, long n
+    ) noexcept nogil
     void prefstream_fetch(const float* a, long n) noexcept nogil
     void prefstream_widen(const uint16_t* halves, float* wide, long n) noexcept nogil
     float prefstream_dot(const float* a, const float* b, long n) noexcept nogil
@@ -87,6 +112,31 @@ def widen(const uint16_t[::1] halves, float[::1] wide):
     if halves.shape[0]:
         with nogil:
             prefstream_widen(&halves[0], &wide[0], halves.shape[0])
+
+
+def add_up(
+    const int64_t[::1] rows,
+    const int64_t[::1] starts,
+    const float[:, ::1] shares,
+    const int64_t[::1] places,
+    const uint16_t[:, ::1] halves,
+    float[:, :, ::1] sums,
+):
+    """Add to ``sums`` (b, 2, dim) the half floats of rows times their ``shares`` (n, 2).
+
+    Those of each begin at one of ``starts`` (b + 1,); ``places`` says by row which of ``halves`` is
+    its. Rows without one are left out.
+    """
+    cdef int64_t owner, i, row, dim = halves.shape[1]
+    with nogil:
+        for owner in range(starts.shape[0] - 1):
+            for i in range(starts[owner], starts[owner + 1]):
+                row = rows[i]
+                if 0 <= row < places.shape[0] and places[row] >= 0:
+                    prefstream_add(
+                        &halves[places[row], 0], &sums[owner, 0, 0], &sums[owner, 1, 0],
+                        shares[i, 0], shares[i, 1], dim,
+                    )
 
 
 cdef struct Element:

@@ -328,6 +328,19 @@ class Catalogue:
             rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
             return self._vectors.raw(rows)
 
+    def raw_rows(self, item_ids: Sequence[str]) -> Rows:
+        """Return the rows of items that have a vector, PADDING for the others, (n,)."""
+        with self._lock:
+            rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
+            rows[~self._vectors.has(rows)] = PADDING
+            return rows
+
+    def raw_sums(self, rows: Rows, starts: Rows, shares: Vectors) -> Vectors:
+        """Return the sums of the encoder's vectors of some rows times their ``shares`` (n, 2), by
+        where the rows of each begin, ``starts`` (b + 1,): (b, 2, dim)."""
+        with self._lock:
+            return self._vectors.raw_sums(rows, starts, shares)
+
     def have_vectors(self, item_ids: Sequence[str]) -> NDArray[np.bool_]:
         """Return which items have a vector, (n,)."""
         with self._lock:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models import native
 from models.item_index import PADDING, ExactIndex, ItemIndex, Vectors, check_dim, nothing_found
-from models.native import widened
 from models.slab import Rows, Slab
 
 #: Below, the mean is exact: each batch of writes centres everything anew (a millisecond).
@@ -68,7 +69,19 @@ class ItemVectors:
     def raw(self, rows: Rows) -> tuple[Vectors, NDArray[np.bool_]]:
         """Return the encoder's vectors, shape (n, dim), zero where unknown, and which are known."""
         vectors, known = self._slab.get(rows)
-        return widened(vectors), known
+        return native.widened(vectors), known
+
+    def raw_sums(self, rows: Rows, starts: Rows, shares: Vectors) -> Vectors:
+        """Return the sums of the encoder's vectors of some rows times ``shares``, (n, 2), by where
+        the rows of each sum begin, ``starts`` (b + 1,): (b, 2, dim)."""
+        if not native.is_on():
+            vectors, _ = self.raw(rows)
+            bounds = pairwise(starts.tolist())
+            return np.stack([shares[begin:end].T @ vectors[begin:end] for begin, end in bounds])
+        sums = np.zeros((len(starts) - 1, 2, self.dim), np.float32)
+        slab = self._slab
+        native.add_up(rows, starts, shares, slab.places, slab.vectors.view(np.uint16), sums)
+        return sums
 
     def raw_one(self, row: int) -> Vectors | None:
         """Return the encoder's vector of a row, shape (dim,), None where unknown."""

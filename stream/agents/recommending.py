@@ -13,7 +13,7 @@ from models.profile import Profile, RecommendedItem
 from models.recommender import Recommender
 from stream.agents.work import Work
 from stream.core.drafts import UserDraft, user_key
-from stream.core.profiles import profiles_of
+from stream.core.profiles import profiles_of_kept
 from stream.core.recommend import is_due, recommendation_id, to_recommendation
 from stream.core.user_state import Rules
 from stream.engine.commits import Committer, Effect
@@ -162,8 +162,8 @@ class Recommending:
                 self.put_off.put(draft.partition, draft.user_id, now_ms + EMPTY_CATALOGUE_MS)
             return
         started = perf_counter()
-        states = [draft.state for draft in due]
-        profiles = profiles_of(states, self._catalogue.raw_vectors, as_of_ms, self._rules)
+        kept = [draft.kept for draft in due]
+        profiles = profiles_of_kept(kept, self._catalogue, as_of_ms, self._rules)
         # On the loop: a thread would let go of the interpreter at each of its many short array
         # operations and wait for it again, which made a list five times as dear and queued 200
         # acts a second for seconds. In slices, so that the loop still answers.

@@ -20,7 +20,7 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBuffer_Release, PyObj
 from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport fabs, floor, frexp, isfinite, pow, signbit
-from libc.stdint cimport int8_t, int16_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
@@ -29,6 +29,7 @@ import numpy as np
 
 from models import hashed_ids, packed_vector
 from models.activity import LONG_HALF_LIFE_MS, SHORT_HALF_LIFE_MS, Activity
+from models.profile import HistoryItem
 from stream.core import bounds, packed_ids, user_columns, user_rows, user_state
 from stream.core.events import Interaction
 from stream.core.fold import TAKING, Touch
@@ -58,6 +59,8 @@ cdef enum:
     IMPRESSION = 0
     PURCHASE = 6
     DISLIKE = 7
+    # No time.
+    NEVER = -1
 
 assert len(SOURCES) == SOURCES_N and SOURCES[0] == "clickstream"
 assert bounds.ID_BYTES == ID_BYTES and packed_vector.BLOCK == BLOCK
@@ -71,13 +74,17 @@ cdef dict _NUMBER_OF = {kind: number for number, kind in enumerate(_KINDS)}
 #: Where a kind stands among all of them in order: acts of one time and item lie by kind.
 cdef uint8_t _RANK[N_KINDS]
 cdef bint _IS_TAKING[N_KINDS]
+#: The kinds that take back a dislike.
+cdef bint _IS_LIKING[N_KINDS]
 for _number, _kind in enumerate(_KINDS):
     _RANK[_number] = sorted(_KINDS).index(_kind)
     _IS_TAKING[_number] = _kind in TAKING
+    _IS_LIKING[_number] = _kind in ("favorite", "add_to_cart", "purchase")
 cdef tuple _BANDS = user_columns.BANDS
 cdef dict _BAND_NUMBERS = {band: number for number, band in enumerate(_BANDS)}
 # By name they would be looked up for each value that is made.
 cdef object _Touch = Touch
+cdef object _HistoryItem = HistoryItem
 cdef object _Trigger = Trigger
 cdef object _Interaction = Interaction
 cdef object _encode = msgspec.msgpack.Encoder().encode
@@ -402,7 +409,7 @@ cdef class NativeUser:
     cdef double long_unit, long_weight
     cdef int64_t long_as_of_ms
     # Seldom there, and so as Python has them.
-    cdef tuple texts, faded
+    cdef readonly tuple texts, faded
     cdef readonly object stated
     cdef object region
     cdef int64_t region_ms
@@ -804,6 +811,19 @@ cdef class NativeUser:
     def has_acted(self):
         return self.has_activity
 
+    @property
+    def long(self):
+        """The sum of the lasting interest, None without one."""
+        if self.long_values is None:
+            return None
+        return Interest(
+            self.long_values, self.long_steps, self.long_unit, self.long_weight, self.long_as_of_ms
+        )
+
+    @property
+    def seen_region(self):
+        return self.region
+
     def state(self):
         """Return the whole of it as Python has it."""
         cdef Py_ssize_t i
@@ -814,14 +834,8 @@ cdef class NativeUser:
             acts.append(
                 PyAct(act.at_ms, <object>act.item, _KINDS[act.kind], act.weight, act.folded == 1)
             )
-        long = None
-        if self.long_values is not None:
-            long = Interest(
-                self.long_values, self.long_steps, self.long_unit, self.long_weight,
-                self.long_as_of_ms,
-            )
         return UserState(
-            tuple([self.offsets[i] for i in range(SOURCES_N)]), long, tuple(acts), self.texts,
+            tuple([self.offsets[i] for i in range(SOURCES_N)]), self.long, tuple(acts), self.texts,
             self.faded, self.activity, (<char*>self.ids)[:self.n_ids] if self.n_ids else b"",
             self.stated, self.region, self.region_ms, self.pending, self.recommended_ms, self.band,
         )
@@ -1484,6 +1498,103 @@ cdef class NativeUser:
         self.base_ms, self.behind, self.n_behind = base_ms, b"", 0
         self.n_written = self.n_acts
         return 0
+
+
+# ---------------------------------------------------------------------------------- for profiles
+
+cdef struct Item:
+    # What a user did to an item; ``latest`` is the last act, times are NEVER where there is none.
+    const Act* latest
+    int64_t bought_ms, disliked_ms, liked_ms
+    double best, worst
+    bint is_repeated
+
+
+def acts_of(list users, double oldest_bought_ms):
+    """Return the acts of users in columns: the fields of profiles._Acts.
+
+    Bought of late is what was bought after ``oldest_bought_ms``.
+    """
+    cdef NativeUser user
+    cdef Py_ssize_t n = 0, most = 0, number, i, n_places = 1, place, n_items
+    cdef int32_t* places
+    cdef Item* items
+    cdef Item* item
+    cdef Act* act
+    for user in users:
+        n += user.n_acts
+        most = max(most, user.n_acts)
+    while n_places < 2 * most:
+        n_places *= 2
+    starts_made = np.zeros(len(users) + 1, np.int64)
+    times_made, weights_made = np.empty(n, np.int64), np.empty(n, np.float64)
+    waits_made = np.empty(n, np.bool_)
+    cdef int64_t[::1] starts = starts_made, times = times_made
+    cdef double[::1] weights = weights_made
+    cdef uint8_t[::1] waits = waits_made.view(np.uint8)
+    cdef list item_ids = [], histories = [], excluded = [], barred
+    cdef list history
+    # Items by their hash, each at the next free place; 0 is free.
+    places = <int32_t*>malloc(n_places * sizeof(int32_t))
+    items = <Item*>malloc(max(most, 1) * sizeof(Item))
+    n = 0
+    try:
+        if places == NULL or items == NULL:
+            raise MemoryError
+        for number in range(len(users)):
+            user = users[number]
+            memset(places, 0, n_places * sizeof(int32_t))
+            n_items = 0
+            for i in range(user.n_acts):
+                act = &user.acts[i]
+                item_ids.append(<object>act.item)
+                times[n + i], weights[n + i], waits[n + i] = act.at_ms, act.weight, not act.folded
+            n += user.n_acts
+            starts[number + 1] = n
+            # Newest first: so the first act on an item that is met is the latest.
+            for i in range(user.n_acts - 1, -1, -1):
+                act = &user.acts[i]
+                place = act.hash & (n_places - 1)
+                while places[place] and not _same_item(items[places[place] - 1].latest, act):
+                    place = (place + 1) & (n_places - 1)
+                if not places[place]:
+                    n_items += 1
+                    places[place] = <int32_t>n_items
+                    item = &items[n_items - 1]
+                    item.latest, item.is_repeated = act, False
+                    item.bought_ms = item.disliked_ms = item.liked_ms = NEVER
+                    item.best, item.worst = max(act.weight, 0.0), min(act.weight, 0.0)
+                else:
+                    item = &items[places[place] - 1]
+                    item.is_repeated = True
+                    item.best, item.worst = max(item.best, act.weight), min(item.worst, act.weight)
+                if act.kind == PURCHASE:
+                    item.bought_ms = max(item.bought_ms, act.at_ms)
+                elif act.kind == DISLIKE:
+                    item.disliked_ms = max(item.disliked_ms, act.at_ms)
+                if _IS_LIKING[act.kind]:
+                    item.liked_ms = max(item.liked_ms, act.at_ms)
+            history, barred = [], []
+            for i in range(n_items - 1, -1, -1):
+                item = &items[i]
+                act = <Act*>item.latest
+                history.append(
+                    _HistoryItem(
+                        <object>act.item,
+                        item.best + item.worst if item.is_repeated else act.weight,
+                        act.at_ms,
+                    )
+                )
+                if (item.bought_ms != NEVER and item.bought_ms > oldest_bought_ms) or (
+                    item.disliked_ms != NEVER and item.liked_ms <= item.disliked_ms
+                ):
+                    barred.append(<object>act.item)
+            histories.append(tuple(history))
+            excluded.append(frozenset(barred))
+    finally:
+        free(places)
+        free(items)
+    return item_ids, starts_made, times_made, weights_made, waits_made, histories, excluded
 
 
 cdef tuple _faded_with(tuple faded, period, item_id):

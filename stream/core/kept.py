@@ -7,7 +7,7 @@ whatever else happens to a user goes through fold.py, and both give the same byt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -22,6 +22,7 @@ from stream.messages import Band, Trigger
 
 try:
     from stream.core import _native
+    from stream.core._native import acts_of
 except ImportError:  # installed without a compiler
     _is_built = False
 else:
@@ -129,6 +130,9 @@ class Step(Struct, frozen=True, gc=False):
     is_trimmed: bool
 
 
+__all__ = ["NOTHING", "Kept", "PythonUser", "Step", "acts_of", "is_native", "native_users"]
+__all__ += ["read_kept", "step"]
+
 #: Nobody's.
 NOTHING: Kept = PythonUser(UserState())
 
@@ -142,6 +146,21 @@ def read_kept(row: bytes) -> Kept:
     """Return what a row tells; raises as ``from_row`` does."""
     user = _native.NativeUser.read(row) if is_native() else None
     return PythonUser(*read_row(row)) if user is None else user
+
+
+def native_users(kept: Sequence[Kept]) -> list[_native.NativeUser] | None:
+    """Return the users as native code has them, None where it cannot have one of them."""
+    if not is_native():
+        return None
+    users = []
+    for one in kept:
+        user = (
+            one if isinstance(one, _native.NativeUser) else _native.NativeUser.of(one.state(), None)
+        )
+        if user is None:
+            return None
+        users.append(user)
+    return users
 
 
 def step(kept: Kept, events: list[Sourced], vectors: Mapping[str, Vector], rules: Rules) -> Step:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +14,14 @@ from numpy.typing import NDArray
 from models.hashed_ids import HashedIds
 from models.packed_vector import from_four_bits
 from models.profile import HistoryItem, HistoryText, Profile
+from stream.core.kept import Kept, acts_of, native_users
 from stream.core.user_state import (
     NO_PERIOD,
     PERIOD_MS,
-    Act,
+    Faded,
+    Interest,
     Rules,
+    Stated,
     TextAct,
     UserState,
     Vector,
@@ -27,6 +32,50 @@ _EXCLUDING = frozenset({"purchase", "dislike"})
 
 #: Item ids -> their vectors, (n, dim), zero where unknown; and which are known, (n,).
 LookUp = Callable[[Sequence[str]], tuple[NDArray[np.float32], NDArray[np.bool_]]]
+#: Shares of the acts of some users in two sums, (n, 2) -> the sums by user, (b, 2, dim).
+SumUp = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+class HeldVectors(Protocol):
+    """Items' vectors where they are held (models.catalogue.Catalogue)."""
+
+    def raw_vectors(
+        self, item_ids: Sequence[str], /
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]: ...
+    def raw_rows(self, item_ids: Sequence[str], /) -> NDArray[np.int64]: ...
+    def raw_sums(
+        self, rows: NDArray[np.int64], starts: NDArray[np.int64], shares: NDArray[np.float32], /
+    ) -> NDArray[np.float32]: ...
+
+
+class _User(Protocol):
+    """What a profile takes of a user beside the acts: of a UserState, or as native code has it."""
+
+    @property
+    def texts(self) -> tuple[TextAct, ...]: ...
+    @property
+    def stated(self) -> Stated: ...
+    @property
+    def long(self) -> Interest | None: ...
+    @property
+    def faded(self) -> tuple[Faded, ...]: ...
+    @property
+    def seen_region(self) -> str | None: ...
+
+
+def profiles_of_kept(
+    kept: Sequence[Kept], held: HeldVectors, now_ms: int, rules: Rules
+) -> list[Profile]:
+    """Return what ``profiles_of`` does; without an object per act where native code keeps all."""
+    users = native_users(kept)
+    if not users:
+        return profiles_of([user.state() for user in kept], held.raw_vectors, now_ms, rules)
+    acts = _Acts(*acts_of(users, now_ms - rules.purchase_exclusion_ms))
+    rows = held.raw_rows(acts.item_ids)
+    known = rows >= 0
+    liked = [_liked(user.state()) if user.faded else {} for user in users]
+    sum_up = partial(held.raw_sums, rows, acts.starts)
+    return _profiles(users, acts, known, sum_up, liked, now_ms, rules)
 
 
 def profiles_of(
@@ -38,13 +87,11 @@ def profiles_of(
     """
     if not states:
         return []
-    told = _Told.of(states, look_up)
-    long = told.decayed(rules.long_half_life_ms, waiting_only=True)
-    short = told.decayed(rules.short_half_life_ms, waiting_only=False)
-    return [
-        _profile(state, texts, _with_sum(state, of_long, rules), of_short, now_ms, rules)
-        for state, texts, of_long, of_short in zip(states, told.texts, long, short, strict=True)
-    ]
+    acts = _Acts.of(states, now_ms, rules)
+    vectors, known = look_up(acts.item_ids)
+    liked = [_liked(state) if state.faded else {} for state in states]
+    sum_up = partial(_sums, vectors, acts.starts.tolist())
+    return _profiles(states, acts, known, sum_up, liked, now_ms, rules)
 
 
 def profile_of(
@@ -81,6 +128,43 @@ def _among(
     return found, known
 
 
+def _sums(
+    vectors: NDArray[np.float32], starts: Sequence[int], shares: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return by user the sums of vectors (n, dim) times their shares (n, 2): (b, 2, dim)."""
+    return np.stack([shares[a:b].T @ vectors[a:b] for a, b in pairwise(starts)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Acts:
+    """The acts of b users in columns (n,), one user's behind another's, who begins at one of
+    ``starts`` (b + 1,); by user what they come to, and what may not be shown for them.
+
+    ``waits`` is for acts that are not in the sum of the lasting interest yet.
+    """
+
+    item_ids: list[str]
+    starts: NDArray[np.int64]
+    times_ms: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    waits: NDArray[np.bool_]
+    histories: Sequence[tuple[HistoryItem, ...]]
+    excluded: Sequence[frozenset[str]]
+
+    @classmethod
+    def of(cls, states: Sequence[UserState], now_ms: int, rules: Rules) -> _Acts:
+        every = [act for state in states for act in state.acts]
+        return cls(
+            item_ids=[act.item_id for act in every],
+            starts=np.cumsum([0, *[len(state.acts) for state in states]]),
+            times_ms=np.array([act.event_time_ms for act in every], np.int64),
+            weights=np.array([act.weight for act in every], np.float64),
+            waits=np.array([not act.folded for act in every], np.bool_),
+            histories=[_history(state) for state in states],
+            excluded=[_excluded(state, now_ms, rules) for state in states],
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Sum:
     """Decayed sums of vectors, None where there is nothing, and of their weights, as of a time."""
@@ -89,76 +173,82 @@ class _Sum:
     weight: float
     as_of_ms: int
 
+    @classmethod
+    def of(cls, vector: Vector, is_any: bool, weight: float, as_of_ms: int) -> _Sum:
+        return cls(vector if is_any else None, weight, as_of_ms)
+
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """The acts and searches of some users in columns, one user's behind another's, searches last.
+    """What counts for the interests of b users, (n,): their acts, and behind all of these their
+    searches."""
 
-    ``vectors`` (n, dim), where ``says`` (n,); ``texts`` has the searches' vectors by user.
-    """
-
-    starts: Sequence[int]
+    n_users: int
     owners: NDArray[np.int64]
     times_ms: NDArray[np.int64]
     weights: NDArray[np.float64]
-    waits: NDArray[np.bool_]
-    says: NDArray[np.bool_]
-    vectors: NDArray[np.float32]
-    texts: Sequence[Sequence[Vector]]
 
-    @classmethod
-    def of(cls, states: Sequence[UserState], look_up: LookUp) -> _Told:
-        texts = [[text.array() for text in state.texts] for state in states]
-        of_acts, known = look_up([act.item_id for state in states for act in state.acts])
-        every: list[Act | TextAct] = []
-        for state in states:
-            every += state.acts
-            every += state.texts
-        lengths = [len(state.acts) + len(state.texts) for state in states]
-        says, vectors = known, of_acts
-        if any(texts):
-            is_text = np.concatenate(
-                [np.repeat([False, True], [len(s.acts), len(s.texts)]) for s in states]
-            )
-            of_texts = np.stack([vector for of_user in texts for vector in of_user])
-            vectors = np.zeros((len(every), of_texts.shape[1]), np.float32)
-            vectors[is_text] = of_texts
-            if of_acts.size:
-                vectors[~is_text] = of_acts
-            says = is_text.copy()
-            says[~is_text] = known
-        return cls(
-            starts=np.cumsum([0, *lengths]).tolist(),
-            owners=np.repeat(np.arange(len(states)), lengths),
-            times_ms=np.array([event.event_time_ms for event in every], np.int64),
-            weights=np.array([event.weight for event in every], np.float64),
-            waits=np.array([not event.folded for event in every], np.bool_),
-            says=says,
-            vectors=vectors,
-            texts=texts,
-        )
-
-    def decayed(self, half_life_ms: float, *, waiting_only: bool) -> list[_Sum]:
-        """Return by user the sum of what says something, as of the newest of it."""
-        counts = self.says & self.waits if waiting_only else self.says
-        as_of_ms = np.zeros(len(self.texts), np.int64)
+    def shares(
+        self, counts: NDArray[np.bool_], half_life_ms: float
+    ) -> tuple[NDArray[np.float32], list[tuple[bool, float, int]]]:
+        """Return the share of each in the sum of what ``counts`` (n,), as of the newest of it, and
+        by user: is there any, the sum of the weights, as of when."""
+        as_of_ms = np.zeros(self.n_users, np.int64)
         np.maximum.at(as_of_ms, self.owners[counts], self.times_ms[counts])
         ages_ms = np.maximum(as_of_ms[self.owners] - self.times_ms, 0)
         weights = np.where(counts, self.weights * 0.5 ** (ages_ms / half_life_ms), 0.0)
-        totals = np.bincount(self.owners, weights, len(self.texts)).tolist()
-        is_any = (np.bincount(self.owners, counts, len(self.texts)) > 0).tolist()
-        factors = weights.astype(np.float32)
-        return [
-            _Sum(factors[start:end] @ self.vectors[start:end] if found else None, total, at_ms)
-            for found, total, at_ms, (start, end) in zip(
-                is_any, totals, as_of_ms.tolist(), pairwise(self.starts), strict=True
-            )
-        ]
+        totals = np.bincount(self.owners, weights, self.n_users).tolist()
+        is_any = (np.bincount(self.owners, counts, self.n_users) > 0).tolist()
+        of_users = list(zip(is_any, totals, as_of_ms.tolist(), strict=True))
+        return weights.astype(np.float32), of_users
 
 
-def _with_sum(state: UserState, waiting: _Sum, rules: Rules) -> _Sum:
+def _profiles(
+    users: Sequence[_User],
+    acts: _Acts,
+    known: NDArray[np.bool_],
+    sum_up: SumUp,
+    liked: Sequence[Mapping[str, int]],
+    now_ms: int,
+    rules: Rules,
+) -> list[Profile]:
+    owners = np.repeat(np.arange(len(users)), np.diff(acts.starts))
+    times_ms, weights, waits, says = acts.times_ms, acts.weights, acts.waits, known
+    searches = [(number, text) for number, user in enumerate(users) for text in user.texts]
+    if searches:
+        texts = [text for _, text in searches]
+        owners = np.concatenate([owners, [number for number, _ in searches]])
+        times_ms = np.concatenate([times_ms, [text.event_time_ms for text in texts]])
+        weights = np.concatenate([weights, [text.weight for text in texts]])
+        waits = np.concatenate([waits, [not text.folded for text in texts]])
+        says = np.concatenate([says, np.ones(len(texts), np.bool_)])
+    told = _Told(len(users), owners, times_ms, weights)
+    long_shares, long = told.shares(says & waits, rules.long_half_life_ms)
+    short_shares, short = told.shares(says, rules.short_half_life_ms)
+    shares = np.stack([long_shares, short_shares], axis=1)
+    sums = sum_up(shares[: len(known)])
+    vectors: list[list[Vector]] = [[] for _ in users]
+    for (number, text), of_text in zip(searches, shares[len(known) :], strict=True):
+        vectors[number].append(vector := text.array())
+        if sums.shape[2] != len(vector):  # no item's vector is known
+            sums = np.zeros((len(users), 2, len(vector)), np.float32)
+        sums[number] += np.outer(of_text, vector)
+    return [
+        _profile(
+            user,
+            _texts(user, vectors[number]),
+            _with_sum(user.long, _Sum.of(sums[number, 0], *long[number]), rules),
+            _Sum.of(sums[number, 1], *short[number]),
+            acts.histories[number],
+            acts.excluded[number],
+            _excluded_hashed(user.faded, liked[number], now_ms, rules),
+        )
+        for number, user in enumerate(users)
+    ]
+
+
+def _with_sum(long: Interest | None, waiting: _Sum, rules: Rules) -> _Sum:
     """Return the lasting interest: what waits, and the sum of what is no longer kept."""
-    long = state.long
     if long is None:
         return waiting
     as_of_ms = max(waiting.as_of_ms, long.as_of_ms)
@@ -171,18 +261,24 @@ def _with_sum(state: UserState, waiting: _Sum, rules: Rules) -> _Sum:
 
 
 def _profile(
-    state: UserState, texts: Sequence[Vector], long: _Sum, short: _Sum, now_ms: int, rules: Rules
+    user: _User,
+    texts: tuple[HistoryText, ...],
+    long: _Sum,
+    short: _Sum,
+    history: tuple[HistoryItem, ...],
+    excluded: frozenset[str],
+    excluded_hashed: FadedExclusions | None,
 ) -> Profile:
     return Profile(
-        items=_history(state),
-        texts=_texts(state, texts),
+        items=history,
+        texts=texts,
         long_interest=long.vector,
         long_weight=long.weight,
         short_interest=short.vector,
         short_weight=short.weight,
-        exclude=excluded(state, now_ms, rules),
-        exclude_hashed=excluded_hashed(state, now_ms, rules),
-        region=state.stated.region or state.seen_region,
+        exclude=excluded,
+        exclude_hashed=excluded_hashed,
+        region=user.stated.region or user.seen_region,
     )
 
 
@@ -205,12 +301,12 @@ def _span(weight: float) -> tuple[float, float]:
     return max(weight, 0.0), min(weight, 0.0)
 
 
-def _texts(state: UserState, vectors: Sequence[Vector]) -> tuple[HistoryText, ...]:
+def _texts(user: _User, vectors: Sequence[Vector]) -> tuple[HistoryText, ...]:
     texts = [
         HistoryText("search", text.text, vector, text.weight, text.event_time_ms)
-        for text, vector in zip(state.texts, vectors, strict=True)
+        for text, vector in zip(user.texts, vectors, strict=True)
     ]
-    stated = state.stated
+    stated = user.stated
     if stated.interests_vector:
         vector = from_four_bits(stated.interests_vector)
         interest = HistoryText("interest", stated.interests, vector, 1.0, stated.updated_ms)
@@ -218,7 +314,7 @@ def _texts(state: UserState, vectors: Sequence[Vector]) -> tuple[HistoryText, ..
     return tuple(texts)
 
 
-def excluded(state: UserState, now_ms: int, rules: Rules) -> frozenset[str]:
+def _excluded(state: UserState, now_ms: int, rules: Rules) -> frozenset[str]:
     """Return the items that may not be recommended: bought of late, or disliked since liked."""
     if not any(act.kind in _EXCLUDING for act in state.acts):
         return frozenset()
@@ -253,17 +349,19 @@ class FadedExclusions:
         return found
 
 
-def excluded_hashed(state: UserState, now_ms: int, rules: Rules) -> FadedExclusions | None:
-    """Return what ``excluded`` no longer names, None when there is nothing.
+def _excluded_hashed(
+    faded: Sequence[Faded], liked: Iterable[str], now_ms: int, rules: Rules
+) -> FadedExclusions | None:
+    """Return what ``_excluded`` no longer names, None when there is nothing.
 
     Of a purchase only the month is known, so it counts until its window is over for sure.
     """
     oldest = (now_ms - rules.purchase_exclusion_ms) // PERIOD_MS
-    bought = tuple(f.ids() for f in state.faded if f.period >= max(oldest, 0))
-    disliked = tuple(f.ids() for f in state.faded if f.period == NO_PERIOD)
+    bought = tuple(f.ids() for f in faded if f.period >= max(oldest, 0))
+    disliked = tuple(f.ids() for f in faded if f.period == NO_PERIOD)
     if not bought and not disliked:
         return None
-    return FadedExclusions(bought, disliked, frozenset(_liked(state)))
+    return FadedExclusions(bought, disliked, frozenset(liked))
 
 
 def _liked(state: UserState) -> dict[str, int]:
