@@ -7,8 +7,10 @@ Those modules are the reference: a property test compares both. They are told ap
 alone, since sums are taken in another order.
 """
 
+from cpython.dict cimport PyDict_GetItem
+from cpython.ref cimport PyObject
 from libc.math cimport fabs, INFINITY, isnan, NAN, pow, rint
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
@@ -114,6 +116,95 @@ def widen(const uint16_t[::1] halves, float[::1] wide):
             prefstream_widen(&halves[0], &wide[0], halves.shape[0])
 
 
+def find_rows(dict row_of, item_ids, int64_t unknown):
+    """Return what a dict says of each of some ids, ``unknown`` for those not in it, (n,)."""
+    cdef int64_t n = len(item_ids), i = 0
+    cdef PyObject* row
+    made = np.empty(n, np.int64)
+    cdef int64_t[::1] rows = made
+    for item_id in item_ids:
+        row = PyDict_GetItem(row_of, item_id)
+        rows[i] = unknown if row == NULL else <int64_t><object>row
+        i += 1
+    return made
+
+
+def neighbours(
+    const int64_t[::1] rows,
+    const int64_t[::1] lines,
+    const int32_t[:, ::1] others,
+    const double[:, ::1] log_counts,
+    const double[::1] half_log_users,
+):
+    """Return what NeighbourTable.get does, with the logarithms of C in place of C.
+
+    ``lines`` says by row which of ``others`` and ``log_counts`` is its, one more than its number.
+    """
+    cdef int64_t n = 0, i, j, line, width = others.shape[1]
+    cdef double log_c
+    for i in range(rows.shape[0]):
+        n += 0 <= rows[i] < lines.shape[0] and lines[rows[i]] > 0
+    found_made, places_made = np.empty(n * width, np.int64), np.empty(n * width, np.int64)
+    logs_made = np.empty(n * width, np.float64)
+    cdef int64_t[::1] found = found_made, places = places_made
+    cdef double[::1] logs = logs_made
+    n = 0
+    with nogil:
+        for i in range(rows.shape[0]):
+            line = lines[rows[i]] - 1 if 0 <= rows[i] < lines.shape[0] else -1
+            if line < 0:
+                continue
+            for j in range(width):
+                if others[line, j] < 0:
+                    continue
+                log_c = log_counts[line, j] - half_log_users[others[line, j]]
+                if log_c > -INFINITY:
+                    found[n], places[n], logs[n] = others[line, j], i, min(log_c, 0.0)
+                    n += 1
+    return found_made[:n], places_made[:n], logs_made[:n]
+
+
+cdef enum:
+    #: Bits of a hash that are looked at first, as one of so many words: most of those that are not
+    #: held differ in them.
+    LOW_BITS = 12
+    LOW_WORDS = 64
+
+
+def may_hold(const uint32_t[::1] numbers, bytes raw, int64_t width):
+    """Return which numbers are among those of ``width`` bytes in ``raw``, big-endian and rising."""
+    cdef uint64_t seen[LOW_WORDS]
+    cdef const uint8_t* held = raw
+    cdef int64_t n_held = len(raw) // width, i, j, low, high, middle
+    cdef uint32_t number, wanted
+    made = np.zeros(numbers.shape[0], np.bool_)
+    cdef uint8_t[::1] is_held = made.view(np.uint8)
+    with nogil:
+        memset(seen, 0, sizeof(seen))
+        for i in range(n_held):
+            number = held[width * i + width - 2] << 8 | held[width * i + width - 1]
+            number &= (1 << LOW_BITS) - 1
+            seen[number >> 6] |= <uint64_t>1 << (number & 63)
+        for i in range(numbers.shape[0]):
+            wanted = numbers[i]
+            number = wanted & ((1 << LOW_BITS) - 1)
+            if not seen[number >> 6] >> (number & 63) & 1:
+                continue
+            low, high = 0, n_held
+            while low < high:
+                middle, number = (low + high) // 2, 0
+                for j in range(width):
+                    number = number << 8 | held[width * middle + j]
+                if number == wanted:
+                    is_held[i] = 1
+                    break
+                if number < wanted:
+                    low = middle + 1
+                else:
+                    high = middle
+    return made
+
+
 def add_up(
     const int64_t[::1] rows,
     const int64_t[::1] starts,
@@ -131,6 +222,10 @@ def add_up(
     with nogil:
         for owner in range(starts.shape[0] - 1):
             for i in range(starts[owner], starts[owner + 1]):
+                if i + AHEAD < rows.shape[0]:
+                    row = rows[i + AHEAD]
+                    if 0 <= row < places.shape[0] and places[row] >= 0:
+                        prefstream_fetch(<const float*>&halves[places[row], 0], dim // 2)
                 row = rows[i]
                 if 0 <= row < places.shape[0] and places[row] >= 0:
                     prefstream_add(

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models import native
 from models.candidates import Held
 from models.catalogue_state import CatalogueState, NeighbourState
 from models.hashed_ids import hash_of
@@ -33,6 +36,9 @@ from models.trends import Trends
 DAY_MS = 86_400_000
 #: Items that a new user model is told of at once: some milliseconds.
 _LEARNT_AT_ONCE = 512
+#: First rows of orders that are kept until one of them changes.
+_FIRSTS_KEPT = 64
+_NO_ROWS: Rows = np.empty(0, np.int64)
 
 
 class GivenUp(Exception):
@@ -89,6 +95,10 @@ class Catalogue:
         self._in_stock = np.zeros(256, bool)  # by row: described and in stock
         self._recommendable = np.zeros(256, bool)  # by row: in stock and with a vector
         self._n_recommendable = 0
+        # The first k of the orders of a region, of all (None) or of the newest (...), and which.
+        self._firsts: dict[
+            tuple[int, str | EllipsisType | None], tuple[tuple[weakref.ref[Rows], ...], Rows]
+        ] = {}
         if self._texts is not None:
             self._texts.clear()
 
@@ -280,11 +290,12 @@ class Catalogue:
     def rows(self, item_ids: Sequence[str]) -> Rows:
         """Return each item's row, PADDING where unknown, shape (n,)."""
         with self._lock:
-            rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
+            rows = self._rows_of(item_ids)
             held = self._vectors.has(rows)
-            for place in np.flatnonzero(~held):
-                if int(rows[place]) not in self._facts:
-                    rows[place] = PADDING
+            if not held.all():
+                for place in np.flatnonzero(~held):
+                    if int(rows[place]) not in self._facts:
+                        rows[place] = PADDING
             return rows
 
     def item_id(self, row: int) -> str:
@@ -325,13 +336,13 @@ class Catalogue:
     def raw_vectors(self, item_ids: Sequence[str]) -> tuple[Vectors, NDArray[np.bool_]]:
         """Return the encoder's vectors, (n, dim), zero where unknown; and which are known, (n,)."""
         with self._lock:
-            rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
+            rows = self._rows_of(item_ids)
             return self._vectors.raw(rows)
 
     def raw_rows(self, item_ids: Sequence[str]) -> Rows:
         """Return the rows of items that have a vector, PADDING for the others, (n,)."""
         with self._lock:
-            rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
+            rows = self._rows_of(item_ids)
             rows[~self._vectors.has(rows)] = PADDING
             return rows
 
@@ -344,7 +355,7 @@ class Catalogue:
     def have_vectors(self, item_ids: Sequence[str]) -> NDArray[np.bool_]:
         """Return which items have a vector, (n,)."""
         with self._lock:
-            rows = np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
+            rows = self._rows_of(item_ids)
             return self._vectors.has(rows)
 
     def raw_vector(self, item_id: str) -> Vectors | None:
@@ -415,15 +426,24 @@ class Catalogue:
         """Return min(k, len(self)) rows: the region's most popular, then all's, then the newest."""
         with self._lock:
             orders = self._popularity.best_first(region, now_ms)
-            return self._first([*orders, self._arrivals.best_first(now_ms)], k)
+            return self._first(region, [*orders, self._arrivals.best_first(now_ms)], k)
 
     def new_arrivals(self, k: int, now_ms: int) -> Rows:
         """Return min(k, len(self)) rows, newest in the shop first."""
         with self._lock:
-            return self._first([self._arrivals.best_first(now_ms)], k)
+            return self._first(..., [self._arrivals.best_first(now_ms)], k)
 
-    def _first(self, orders: list[Rows], k: int) -> Rows:
-        return merged([first_allowed(order, self._recommendable, k) for order in orders], k)
+    def _first(self, of: str | EllipsisType | None, orders: list[Rows], k: int) -> Rows:
+        """Return the first k rows of the orders of something that may be recommended: not to be
+        changed."""
+        # Large orders change once a second or more rarely, and are asked for with every batch.
+        refs, rows = self._firsts.get((k, of), ((), _NO_ROWS))
+        if len(refs) != len(orders) or any(r() is not o for r, o in zip(refs, orders, strict=True)):
+            if len(self._firsts) == _FIRSTS_KEPT:
+                self._firsts.clear()
+            rows = merged([first_allowed(order, self._recommendable, k) for order in orders], k)
+            self._firsts[k, of] = tuple(map(weakref.ref, orders)), rows
+        return rows
 
     # Snapshots ----------------------------------------------------------------------------------
 
@@ -495,6 +515,12 @@ class Catalogue:
 
     # Rows ---------------------------------------------------------------------------------------
 
+    def _rows_of(self, item_ids: Sequence[str]) -> Rows:
+        """Return the row that each item was given, PADDING for none, (n,)."""
+        if native.is_on():
+            return native.find_rows(self._row_of, item_ids, PADDING)
+        return np.array([self._row_of.get(i, PADDING) for i in item_ids], np.int64)
+
     def _intern(self, item_ids: Iterable[str]) -> Rows:
         """Return each item's row, a new one where it has none."""
         row_of = self._row_of
@@ -537,4 +563,5 @@ class Catalogue:
         """Decide anew which of these rows may be recommended."""
         self._recommendable[rows] = self._in_stock[rows] & self._vectors.has(rows)
         self._n_recommendable = int(np.count_nonzero(self._recommendable))
+        self._firsts.clear()
         self._n_writes += 1

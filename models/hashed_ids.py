@@ -14,6 +14,8 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
+from models import native
+
 Hashes = NDArray[np.uint32]
 
 #: Bits of a hash that are kept, from fine to coarse; a list down to 16, a bitmap below.
@@ -57,6 +59,8 @@ class HashedIds:
         numbers = hashes >> FINEST - self.bits
         if self.bits >= _LISTED:
             # They lie in order: looking them up beats sorting all anew.
+            if native.is_on():
+                return native.may_hold(numbers, self.raw, self.bits // 8)
             held = self._hashes()
             at = np.searchsorted(held, numbers)
             at[at == len(held)] = 0

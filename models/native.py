@@ -11,13 +11,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 try:
-    from models._native import add_up, choose, gather, merge, tell, widen
+    from models._native import (
+        add_up,
+        choose,
+        find_rows,
+        gather,
+        may_hold,
+        merge,
+        neighbours,
+        tell,
+        widen,
+    )
 except ImportError:
     _IS_BUILT = False
 else:
     _IS_BUILT = True
 
-__all__ = ["add_up", "choose", "gather", "is_on", "is_wanted", "merge", "tell", "widened"]
+__all__ = [
+    "add_up",
+    "choose",
+    "find_rows",
+    "gather",
+    "is_on",
+    "is_wanted",
+    "may_hold",
+    "merge",
+    "neighbours",
+    "tell",
+    "widened",
+]
 
 
 def is_wanted() -> bool:

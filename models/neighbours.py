@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from models import native
 from models.item_index import PADDING
 from models.rows import Scalar, grown
 from models.slab import Rows
@@ -113,6 +114,15 @@ class NeighbourTable:
 
         What has no known count of users, on either side, is left out until it has.
         """
+        if native.is_on():
+            others, of_each, log_c = native.neighbours(
+                rows, self._line, self._others, self._log_counts, self._half_log_users
+            )
+            c = np.exp2(log_c).astype(np.float32)
+            if c.all():
+                return others, of_each, c
+            known = c > 0
+            return others[known], of_each[known], c[known]
         lines = np.zeros(len(rows), np.int64)
         inside = np.flatnonzero((rows >= 0) & (rows < len(self._line)))
         lines[inside] = self._line[rows[inside]]

@@ -280,6 +280,30 @@ def test_popular_is_the_region_then_all_then_the_newest(rng: np.random.Generator
     assert named(catalogue, catalogue.popular(2, "nowhere", NOW_MS)) == ["i0", "i2"]
 
 
+def test_what_is_popular_and_new_follows_stock_and_counts(rng: np.random.Generator) -> None:
+    """Each is asked for again and again, and remembered until something changes."""
+    catalogue = shop(rng, 4)
+    catalogue.put_neighbours(counts("i0", popularity=9.0))
+    catalogue.put_neighbours(counts("i1", popularity=5.0))
+
+    def shown() -> tuple[list[str], list[str], list[str]]:
+        lists = (
+            catalogue.popular(2, None, NOW_MS),
+            catalogue.popular(2, "north", NOW_MS),
+            catalogue.new_arrivals(2, NOW_MS),
+        )
+        popular, in_north, new = (named(catalogue, rows) for rows in lists)
+        return popular, in_north, new
+
+    assert shown() == shown() == (["i0", "i1"], ["i0", "i1"], ["i3", "i2"])
+    catalogue.put_neighbours(counts("i2", popularity=7.0, regions={"north": 1.0}))
+    assert shown() == (["i0", "i2"], ["i2", "i0"], ["i3", "i2"])
+    catalogue.remove(["i2"])
+    assert shown() == (["i0", "i1"], ["i0", "i1"], ["i3", "i1"])
+    catalogue.clear()
+    assert shown() == ([], [], [])
+
+
 def test_popularity_fades_with_its_age(rng: np.random.Generator) -> None:
     catalogue = shop(rng, 2, popularity_half_life_ms=2 * DAY_MS)
     catalogue.put_neighbours(counts("i0", popularity=9.0, as_of_ms=NOW_MS - 8 * DAY_MS))

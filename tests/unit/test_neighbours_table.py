@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from models import native
 from models.neighbours import NeighbourTable, Taken
 
 DAY_MS = 86_400_000
@@ -54,3 +56,21 @@ def test_more_items_than_lines_make_it_longer() -> None:
     for row in range(6, 300):
         table.put(row, taken(row - 1), 1.0, DAY_MS)
     assert found(table, 299, 64, 0) == [(0, 298), (1, 63), (2, 1), (2, 2), (2, 3)]
+
+
+@pytest.mark.skipif(not native.is_on(), reason="native code was not built")
+def test_native_code_finds_the_neighbours_that_numpy_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, table = np.random.default_rng(0), NeighbourTable(180 * DAY_MS)
+    for row in range(40):
+        others = rng.choice(60, rng.integers(0, 9), replace=False).astype(np.int32)
+        counts = rng.choice([0.0, 1e-30, 1.0, 3.0], len(others)).astype(np.float32)
+        n_users = float(rng.choice([0.0, 1.0, 20.0, 1e30]))
+        table.put(row, Taken(others, counts), n_users, int(rng.integers(1, 900)) * DAY_MS)
+    rows = rng.integers(-1, 70, 100)
+    natively = table.get(rows)
+    monkeypatch.setenv("PREFSTREAM_NATIVE", "0")
+    others, places, strengths = table.get(rows)
+    assert len(others)
+    assert natively[0].tolist() == others.tolist()
+    assert natively[1].tolist() == places.tolist()
+    assert natively[2] == pytest.approx(strengths)
