@@ -129,6 +129,31 @@ def find_rows(dict row_of, item_ids, int64_t unknown):
     return made
 
 
+def keep_allowed(
+    const float[:, ::1] scores, const int64_t[:, ::1] rows, const uint8_t[::1] allowed, int64_t k
+):
+    """Return the first k of each query's answers, (n, m), that are allowed (a mask by row), with
+    -inf and -1 behind the last: scores and rows (n, k), and how many are allowed in all (n,)."""
+    cdef int64_t query, i, n, row
+    scores_made = np.full((rows.shape[0], k), -INFINITY, np.float32)
+    rows_made = np.full((rows.shape[0], k), -1, np.int64)
+    counts_made = np.empty(rows.shape[0], np.int64)
+    cdef float[:, ::1] kept_scores = scores_made
+    cdef int64_t[:, ::1] kept_rows = rows_made
+    cdef int64_t[::1] counts = counts_made
+    with nogil:
+        for query in range(rows.shape[0]):
+            n = 0
+            for i in range(rows.shape[1]):
+                row = rows[query, i]
+                if 0 <= row < allowed.shape[0] and allowed[row]:
+                    if n < k:
+                        kept_scores[query, n], kept_rows[query, n] = scores[query, i], row
+                    n += 1
+            counts[query] = n
+    return scores_made, rows_made, counts_made
+
+
 def neighbours(
     const int64_t[::1] rows,
     const int64_t[::1] lines,

@@ -133,11 +133,11 @@ class ItemVectors:
         n_asked = n_wanted + min(n_masked, 16 + int(1.5 * n_wanted * n_masked / n_allowed))
         while True:
             scores, rows = self._index.search(queries, n_asked)
-            kept = (rows != PADDING) & allowed[rows]
-            short = kept.sum(axis=1) < n_wanted
+            kept_scores, kept_rows, n_kept = _kept_only(scores, rows, allowed, k)
+            short = n_kept < n_wanted
             # An approximate index may run dry before: its answers then end in padding.
             if not (rows[short, -1] != PADDING).any() or n_asked >= len(self._index):
-                return _kept_only(scores, rows, kept, k)
+                return kept_scores, kept_rows
             n_asked = min(4 * n_asked, len(self._index))
 
     @property
@@ -239,12 +239,17 @@ def _unit(vectors: Vectors) -> Vectors:
 
 
 def _kept_only(
-    scores: Vectors, rows: Rows, kept: NDArray[np.bool_], k: int
-) -> tuple[Vectors, Rows]:
+    scores: Vectors, rows: Rows, allowed: NDArray[np.bool_], k: int
+) -> tuple[Vectors, Rows, NDArray[np.int64]]:
+    """Return the first k of each query's answers that are allowed, (n_queries, k), and how many
+    are allowed of all."""
+    if native.is_on():
+        return native.keep_allowed(scores, rows, allowed.view(np.uint8), k)
+    kept = (rows != PADDING) & allowed[rows]
     kept_first = np.argsort(~kept, axis=1, kind="stable")[:, :k]
     answer_scores, answer_rows = nothing_found(len(rows), k)
     n = kept_first.shape[1]
     found = np.take_along_axis(kept, kept_first, 1)
     answer_rows[:, :n] = np.where(found, np.take_along_axis(rows, kept_first, 1), PADDING)
     answer_scores[:, :n] = np.where(found, np.take_along_axis(scores, kept_first, 1), -np.inf)
-    return answer_scores, answer_rows
+    return answer_scores, answer_rows, kept.sum(axis=1)

@@ -10,6 +10,8 @@ import pytest
 
 from models import native
 from models.evidence import ElementKind, Evidence
+from models.item_index import PADDING
+from models.item_vectors import _kept_only
 from models.reasons import MOST, tell
 
 needs_native = pytest.mark.skipif(not native.is_on(), reason="native code was not built")
@@ -64,6 +66,19 @@ def test_items_are_told_in_the_same_words_and_digits(monkeypatch: pytest.MonkeyP
     assert natively == tell(*told)
     every = [item.reasons[0].kind for items in natively for item in items]
     assert len(set(every)) == 8
+
+
+@needs_native
+@pytest.mark.parametrize("k", [1, 5, 12])
+def test_of_what_an_index_found_the_same_is_kept(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.permuted(np.tile(np.arange(-2, 8), (20, 1)), axis=1).clip(min=PADDING)
+    scores, allowed = rng.random((20, 10), np.float32), rng.random(8) < 0.6
+    natively = _kept_only(scores, rows, allowed, k)
+    monkeypatch.setenv("PREFSTREAM_NATIVE", "0")
+    for mine, theirs in zip(natively, _kept_only(scores, rows, allowed, k), strict=True):
+        assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
+        assert np.array_equal(mine, theirs)
 
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
