@@ -641,6 +641,7 @@ cdef struct Room:
 def choose(
     const int64_t[::1] starts,
     const int64_t[::1] rows,
+    const uint8_t[::1] allowed,
     const float[::1] text,
     const float[::1] fit,
     const float[::1] together,
@@ -676,7 +677,8 @@ def choose(
     (b + 1,), and the columns and weights, (p, MOST), of what speaks most for each, columns as in
     reasons.weightiest for a width of the most elements that a shopper has.
 
-    ``starts`` (b + 1,) is by shopper; ``places`` says by row which of ``vectors`` is the item's.
+    ``starts`` (b + 1,) is by shopper; what is not ``allowed`` (m,) is not picked; ``places`` says
+    by row which of ``vectors`` is the item's.
     """
     cdef int64_t n_shoppers = starts.shape[0] - 1, dim = vectors.shape[1]
     cdef int64_t n_pairs = pair_elements.shape[0], longest = 0, width = 0, shopper
@@ -757,13 +759,16 @@ def choose(
                 value = value * reach[shopper] + (1 - text_share) * together[at]
                 room.known[i] = value
                 room.bound[i] = value + (beyond[shopper] if isnan(text[at]) else text[at])
+                if not allowed[at]:
+                    continue
                 if not (isnan(text[at]) or against or own[i]):
                     _offer(&room.best, room.bound[i], rows[at], i)
             least = room.best.values[0] if room.best.n == n_best else -INFINITY
             room.bounds.n, room.bounds.limit = 0, wide
             for i in range(m):
-                if room.bound[i] >= least and _vector(vectors, places, rows[begin + i]):
-                    _offer(&room.bounds, room.bound[i], rows[begin + i], i)
+                at = begin + i
+                if allowed[at] and room.bound[i] >= least and _vector(vectors, places, rows[at]):
+                    _offer(&room.bounds, room.bound[i], rows[at], i)
             # The scores of these: `score`. What a shopper's own items lose comes last.
             for j in range(room.bounds.n):
                 i = room.bounds.places[j]
@@ -814,7 +819,12 @@ def choose(
             while picked < min(k, count):
                 place, most = 0, -INFINITY
                 for j in range(count):
-                    value = room.bounds.values[j] - room.nearest[j]
+                    value = room.bounds.values[j]
+                    if value <= most:
+                        if value == -INFINITY:  # picked
+                            continue
+                        break  # they fall
+                    value -= room.nearest[j]
                     if value > most:
                         place, most = j, value
                 if diversity > 0 and room.bounds.rows[place] < picked:

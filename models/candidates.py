@@ -211,17 +211,22 @@ def finished(
     catalogue: CatalogueView,
 ) -> Pools:
     """Return the pools less what is not allowed or barred by hashes, with the user model's fit."""
-    _bar_hashed(allowed, pools, shoppers.profiles, catalogue)
+    bar_hashed(allowed, pools, shoppers.profiles, catalogue)
     if not allowed.all():
         pools = pools.take(np.flatnonzero(allowed))
+    put_fit(pools, foreseen, catalogue)
+    return pools
+
+
+def put_fit(pools: Pools, foreseen: Foreseen, catalogue: CatalogueView) -> None:
+    """Fill in the user model's fit, where there is one."""
     if foreseen.shoppers.shape[1]:
         # Of all: the vectors are short, and the fit of most would be guessed too high by far.
         learnt = catalogue.learnt(pools.rows)
         np.einsum("md,md->m", learnt, foreseen.shoppers[pools.owners], out=pools.fit)
-    return pools
 
 
-def _bar_hashed(
+def bar_hashed(
     allowed: NDArray[np.bool_],
     pools: Pools,
     profiles: Sequence[Profile],

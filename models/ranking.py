@@ -20,10 +20,12 @@ from models.candidates import (
     Pools,
     Shelf,
     Together,
+    bar_hashed,
     barred_rows,
     bounds_of_each,
     finished,
     merge,
+    put_fit,
 )
 from models.diversity import pick_diverse
 from models.hybrid import HybridRule, best_of_each, promising, score
@@ -108,12 +110,16 @@ def _rank_natively(
     k: int,
     diversity: float,
 ) -> Picks:
-    pools = _merge_natively(shoppers, sources, catalogue)
-    together = sources.together
+    pools, together = _pooled_natively(shoppers, sources, catalogue), sources.together
+    # What is barred stays among them: to move all others up would cost more than to pass it over.
+    allowed = np.ones(len(pools.rows), np.bool_)
+    bar_hashed(allowed, pools, shoppers.profiles, catalogue)
+    put_fit(pools, sources.foreseen, catalogue)
     with catalogue.reading() as held:
         positions, scores, starts, columns, shares = native.choose(
             _starts(pools.owners, len(shoppers)),
             pools.rows,
+            allowed.view(np.uint8),
             pools.text,
             pools.fit,
             pools.together,
@@ -160,6 +166,13 @@ def _merge_in_numpy(shoppers: Shoppers, sources: Sources, catalogue: CatalogueVi
 
 
 def _merge_natively(shoppers: Shoppers, sources: Sources, catalogue: CatalogueView) -> Pools:
+    pools = _pooled_natively(shoppers, sources, catalogue)
+    allowed = np.ones(len(pools.rows), np.bool_)
+    return finished(pools, allowed, shoppers, sources.foreseen, catalogue)
+
+
+def _pooled_natively(shoppers: Shoppers, sources: Sources, catalogue: CatalogueView) -> Pools:
+    """Return the candidates without a fit, and with what only hashes bar."""
     found, foreseen, together = sources.found, sources.foreseen, sources.together
     n_shoppers, popular = len(shoppers), sources.shelf.popular
     barred, barred_starts = barred_rows(shoppers, catalogue)
@@ -183,7 +196,7 @@ def _merge_natively(shoppers: Shoppers, sources: Sources, catalogue: CatalogueVi
             barred,
             held.recommendable.view(np.uint8),
         )
-    pools = Pools(
+    return Pools(
         owners=owners,
         rows=rows,
         text=text,
@@ -194,7 +207,6 @@ def _merge_natively(shoppers: Shoppers, sources: Sources, catalogue: CatalogueVi
         entries=entries,
         history=history,
     )
-    return finished(pools, np.ones(len(rows), bool), shoppers, foreseen, catalogue)
 
 
 def _starts(owners: NDArray[np.int64], n_owners: int) -> NDArray[np.int64]:
