@@ -22,6 +22,7 @@ def gather(
     negligible: float,
     make: Callable[..., Evidence],
 ) -> list[Evidence]: ...
+def places_of(rows: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]: ...
 def tell(
     item_ids: Sequence[str],
     scores: NDArray[Any],

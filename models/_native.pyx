@@ -129,6 +129,16 @@ def find_rows(dict row_of, item_ids, int64_t unknown):
     return made
 
 
+def places_of(const int64_t[::1] rows, const int64_t[::1] places):
+    """Return what ``places`` says of each row, -1 for rows outside, (n,)."""
+    cdef int64_t i
+    made = np.empty(rows.shape[0], np.int64)
+    cdef int64_t[::1] found = made
+    for i in range(rows.shape[0]):
+        found[i] = places[rows[i]] if 0 <= rows[i] < places.shape[0] else -1
+    return made
+
+
 def keep_allowed(
     const float[:, ::1] scores, const int64_t[:, ::1] rows, const uint8_t[::1] allowed, int64_t k
 ):

@@ -20,6 +20,7 @@ try:
         may_hold,
         merge,
         neighbours,
+        places_of,
         tell,
         widen,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "may_hold",
     "merge",
     "neighbours",
+    "places_of",
     "tell",
     "widened",
 ]

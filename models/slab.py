@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from models import native
+
 Rows = NDArray[np.int64]
 
 _FIRST_CAPACITY = 256
@@ -96,6 +98,8 @@ class Slab:
         return vector
 
     def _places(self, rows: Rows) -> Rows:
+        if native.is_on() and rows.flags.c_contiguous:
+            return native.places_of(rows, self._place)
         inside = (rows >= 0) & (rows < len(self._place))
         return np.where(inside, self._place[np.where(inside, rows, 0)], -1)
 
