@@ -27,6 +27,7 @@ from models.item_vectors import ItemVectors
 from models.items import ItemFacts
 from models.learnt_items import LearntItems
 from models.neighbours import NeighbourFacts, NeighbourTable, Taken
+from models.partial_correlations import MOST_ITEMS, PartialCorrelations
 from models.popularity import Order, Popularity
 from models.rows import first_allowed, grown, merged
 from models.slab import Rows
@@ -51,6 +52,8 @@ class Catalogue:
     Every method may be called from any thread. Writers hold the one lock for milliseconds.
     ``inline_below``: catalogues up to this size renew mean and index inside ``put_vectors``;
     larger ones when their owner calls ``rebuild`` (see ``rebuild_due``), in a thread of its own.
+    ``cooccurrence_ridge`` above 0, in users, has items told by partial correlations
+    (models/partial_correlations.py), which their owner calls ``correlate`` for; 0, by cosines.
     ``texts`` is told what the shop says, by row; its owner calls its ``refresh``. ``learnt`` is
     told of the encoder's vectors.
     """
@@ -62,6 +65,7 @@ class Catalogue:
         *,
         cooccurrence_half_life_ms: float = 180 * DAY_MS,
         popularity_half_life_ms: float = 2 * DAY_MS,
+        cooccurrence_ridge: float = 0.0,
         inline_below: int = 2_000,
         texts: TextIndex | None = None,
         learnt: LearntItems | None = None,
@@ -73,6 +77,7 @@ class Catalogue:
         self._coming: LearntItems | None = None
         self._factory = index_factory or (lambda _expected_items: ExactIndex(dim))
         self._half_lives_ms = cooccurrence_half_life_ms, popularity_half_life_ms
+        self._ridge = cooccurrence_ridge
         self._inline_below = inline_below
         self._lock = threading.RLock()
         self._row_of: dict[str, int] = {}
@@ -89,6 +94,8 @@ class Catalogue:
         self._facts: dict[int, ItemFacts] = {}
         self._traits = ItemTraits()
         self._neighbours = NeighbourTable(cooccurrence_ms)
+        self._partials = PartialCorrelations.of_none()
+        self._n_counted = 0  # since the partial correlations were made
         self._popularity = Popularity(popularity_ms)
         self._trends = Trends(popularity_ms, cooccurrence_ms)
         self._arrivals = Order()
@@ -144,6 +151,7 @@ class Catalogue:
             self._neighbours.put(row, taken, facts.n_users, facts.as_of_ms)
             self._popularity.put(row, facts.popularity, facts.regions, facts.as_of_ms)
             self._trends.put(row, facts.popularity, facts.lasting, facts.as_of_ms)
+            self._n_counted += 1
             self._n_writes += 1
 
     def drop_items(self, item_ids: Sequence[str]) -> None:
@@ -173,6 +181,7 @@ class Catalogue:
         with self._lock:
             for row in self._known(item_ids).tolist():
                 self._neighbours.drop(row)
+                self._partials.drop(row)
                 self._popularity.drop(row)
                 self._trends.drop(row)
             self._n_writes += 1
@@ -206,6 +215,23 @@ class Catalogue:
         if is_mine and self._learnt is not None:
             self._learnt.rebuild(quick)
         return is_mine
+
+    @property
+    def correlate_due(self) -> bool:
+        """True when ``correlate`` would find counts that have changed."""
+        return self._ridge > 0 and self._n_counted > 0
+
+    def correlate(self) -> None:
+        """Compare anew what shoppers did with items, while reads and writes go on; for seconds."""
+        with self._lock:
+            table, n_counted = self._neighbours, self._n_counted
+            counted = table.most_taken(MOST_ITEMS)
+        partials = PartialCorrelations.of(counted, self._ridge)
+        with self._lock:
+            if table is self._neighbours:  # not cleared meanwhile
+                self._partials = partials
+                self._n_counted -= n_counted
+                self._n_writes += 1
 
     # Another user model -------------------------------------------------------------------------
 
@@ -404,12 +430,15 @@ class Catalogue:
 
     def neighbours(self, rows: Rows) -> tuple[Rows, NDArray[np.int64], NDArray[np.float32]]:
         """Return the items taken with those of ``rows``, one after the other: their rows (t,), the
-        place in ``rows`` of what each was taken with (t,), and C = both / sqrt(users * users) (t,).
+        place in ``rows`` of what each was taken with (t,), and how much that says, from 0 (t,):
+        C = both / sqrt(users * users), or the partial correlation in the measure of these.
 
         They need not be recommendable.
         """
         with self._lock:
-            return self._neighbours.get(rows)
+            if not self._ridge:
+                return self._neighbours.get(rows)
+            return self._partials.beside(self._neighbours, rows, self._ridge)
 
     def traits(self, rows: Rows, now_ms: int) -> Traits:
         """Return what the shop says of given-out rows and how many took them, as of now."""
@@ -512,6 +541,7 @@ class Catalogue:
             popularity = float(state.popularity[i])
             self._popularity.put(row, popularity, state.regions[i], as_of_ms)
             self._trends.put(row, popularity, float(state.lasting[i]), as_of_ms)
+        self._n_counted += len(counted)
 
     # Rows ---------------------------------------------------------------------------------------
 

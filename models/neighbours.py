@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from models import native
 from models.item_index import PADDING
+from models.partial_correlations import Counted
 from models.rows import Scalar, grown
 from models.slab import Rows
 
@@ -135,6 +136,23 @@ class NeighbourTable:
         known = c > 0
         of_each = np.repeat(places, np.count_nonzero(known, axis=1))
         return others[known].astype(np.int64), of_each, c[known]
+
+    def most_taken(self, n: int) -> Counted:
+        """Return the counts of the n rows that most users took, as of the newest of all."""
+        held = np.flatnonzero(self._line)
+        now_ms = int(self._as_of_ms.max(initial=0))
+        users = self.users(held, now_ms)
+        best = np.sort(np.argsort(-users, kind="stable")[:n])
+        rows, users = held[best], users[best]
+        lines = self._line[rows] - 1
+        ages = (now_ms - self._as_of_ms[rows]) / self._half_life_ms
+        counts = self._counts[lines] * np.exp2(-ages)[:, None].astype(np.float32)
+        return Counted(rows, users, self._others[lines], counts)
+
+    def shares(self, rows: Rows, ridge: float) -> NDArray[np.float64]:
+        """Return users / (users + ridge) of rows, (n,), as of the newest of all."""
+        users = self.users(rows, int(self._as_of_ms.max(initial=0)))
+        return users / (users + ridge)
 
     def users(self, rows: Rows, now_ms: int) -> NDArray[np.float64]:
         """Return the decayed count of users of each row as of now, (n,); 0 where unknown."""

@@ -47,6 +47,7 @@ class Conditions:
     text_share: float
     step_decay: float
     user_model: bool
+    cooccurrence_ridge: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,8 @@ def _parts(said: Mapping[str, Any]) -> RankerParts:
             float(conditions["text_share"]),
             float(conditions["step_decay"]),
             conditions["user_model"] is True,
+            # Older ones learnt from cosines.
+            float(conditions.get("cooccurrence_ridge", 0.0)),
         ),
     )
     columns = (parts.weights, parts.centres, parts.lows, parts.highs)

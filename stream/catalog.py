@@ -38,6 +38,8 @@ _RESTS_FOR = 3
 #: How long the broker may hold an empty fetch, and the rest when it does not hold it.
 _WAIT_MS, _REST_S = 250, 0.2
 _ENDS_EVERY_S = 5.0
+#: Partial correlations are made anew this often at most, and rest so many times what they took.
+_CORRELATE_EVERY_S, _CORRELATING_RESTS_FOR = 60.0, 50
 _BROKER_ANSWERS_WITHIN_S = 10.0
 _STOPS_WITHIN_S = 3.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.1, 5.0
@@ -117,6 +119,8 @@ class CatalogFollower:
         self._following: asyncio.Task[None] | None = None
         self._rebuilding: asyncio.Task[bool] | None = None
         self._saving: asyncio.Task[None] | None = None
+        self._correlating: asyncio.Task[None] | None = None
+        self._correlate_at = time.monotonic()
 
     # What it shows ------------------------------------------------------------------------------
 
@@ -217,7 +221,8 @@ class CatalogFollower:
             # It may be waiting for a broker that is away.
             await asyncio.wait({self._following}, timeout=_STOPS_WITHIN_S)
             self._following.cancel()
-        tasks = [t for t in (self._following, self._rebuilding, self._saving) if t is not None]
+        at_work = (self._following, self._rebuilding, self._saving, self._correlating)
+        tasks = [task for task in at_work if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._caught_up.is_set() and self._next != self._saved_next:
             await self._save(dict(self._next))
@@ -295,6 +300,9 @@ class CatalogFollower:
         if self._catalogue.rebuild_due:
             # The real one, minutes for a million items, follows in the background.
             await asyncio.to_thread(self._catalogue.rebuild, True)
+        if self._catalogue.correlate_due:
+            # Lists made without them would be other ones.
+            await self._correlate()
         self._caught_up.set()
         logger.info(
             "catalogue caught up: items=%d vectors=%d refused=%d",
@@ -313,6 +321,12 @@ class CatalogFollower:
             self._rebuilding = None
         if self._rebuilding is None and self._catalogue.rebuild_due:
             self._rebuilding = asyncio.create_task(asyncio.to_thread(self._catalogue.rebuild))
+        if self._correlating is not None and self._correlating.done():
+            self._correlating.result()
+            self._correlating = None
+        is_rested = time.monotonic() >= self._correlate_at
+        if self._correlating is None and is_rested and self._catalogue.correlate_due:
+            self._correlating = asyncio.create_task(self._correlate())
         if self._saving is not None and self._saving.done():
             self._saving.result()
             self._saving = None
@@ -320,6 +334,13 @@ class CatalogFollower:
         if due and self._saving is None and self._next != self._saved_next:
             # The offsets of now: what is applied while it is written will be applied again.
             self._saving = asyncio.create_task(self._save(dict(self._next)))
+
+    async def _correlate(self) -> None:
+        started = time.monotonic()
+        await asyncio.to_thread(self._catalogue.correlate)
+        took_s = time.monotonic() - started
+        rest_s = max(_CORRELATE_EVERY_S, _CORRELATING_RESTS_FOR * took_s)
+        self._correlate_at = time.monotonic() + rest_s
 
     async def _ask_ends(self, consumer: Consumer) -> None:
         # aiokafka hides a broker that has gone from getmany; this is where it shows.

@@ -290,6 +290,13 @@ class Settings(BaseSettings):
         60.0, ge=0, le=86_400, description="Or once this long ago, when something is counted."
     )
     cooccurrence_half_life_d: float = Field(180.0, gt=0, description="Half-life of a pair count.")
+    cooccurrence_ridge: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="Above 0, pairs count by what no third item explains (ridge, in users); "
+        "0 = by cosine.",
+    )
     popularity_half_life_h: float = Field(48.0, gt=0, description="Half-life of popular now.")
 
     # Reviews

@@ -32,6 +32,17 @@ def open_user_model(folder: Path, encoder_id: str, dim: int) -> UserModel:
     return model
 
 
+def conditions_of(settings: Settings, encoder_id: str, has_user_model: bool) -> Conditions:
+    """Return what a ranker's features are computed with."""
+    return Conditions(
+        encoder_id,
+        settings.text_share,
+        settings.step_decay,
+        has_user_model,
+        settings.cooccurrence_ridge,
+    )
+
+
 def open_ranker(
     folder: Path, settings: Settings, encoder_id: str, has_user_model: bool
 ) -> TrainedRanker:
@@ -39,7 +50,7 @@ def open_ranker(
 
     Raises ModelError, WrongEncoder where it learnt over vectors of another encoder.
     """
-    conditions = Conditions(encoder_id, settings.text_share, settings.step_decay, has_user_model)
+    conditions = conditions_of(settings, encoder_id, has_user_model)
     ranker = load_ranker(folder, conditions)
     try_ranker(ranker)
     return ranker

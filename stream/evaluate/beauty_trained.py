@@ -22,7 +22,7 @@ from models.evaluation.ranking import Lists
 from models.evaluation.splits import LeftOut, leave_one_out
 from models.learnt_ranking import Choices
 from models.sequence_model import SequenceModel
-from models.trained_ranker import Conditions, TrainedRanker
+from models.trained_ranker import TrainedRanker
 from models.training.ranker import Fitted, fit_ranker, joined
 from models.training.sequence import (
     Catalogue,
@@ -40,6 +40,7 @@ from stream.evaluate.report import Evaluated, OnStep, Row
 from stream.evaluate.shop import LiveShop
 from stream.evaluate.vectors import Encode, encoded
 from stream.settings import Settings
+from stream.trained import conditions_of
 from stream.training.ranker import ASKED_AT_ONCE, Question, Trial, questions_of
 
 RECIPE = Recipe()
@@ -145,9 +146,7 @@ def _rankers(
     rankers: dict[bool, TrainedRanker] = {}
     for with_model in (True, False):
         shops.on_step("trying the ranker")
-        conditions = Conditions(
-            encoder, shops.settings.text_share, shops.settings.step_decay, with_model
-        )
+        conditions = conditions_of(shops.settings, encoder, with_model)
         used = model if with_model else None
         shop.use(used)
         trial = Trial(shop, used, fitted[with_model], conditions)

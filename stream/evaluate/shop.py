@@ -67,6 +67,7 @@ class LiveShop:
             partial(faiss_index, dim),
             cooccurrence_half_life_ms=self._counting.cooccurrence_half_life_ms,
             popularity_half_life_ms=self._counting.popularity_half_life_ms,
+            cooccurrence_ridge=settings.cooccurrence_ridge,
             learnt=_learnt(user_model),
         )
         self._settings = settings
@@ -143,6 +144,8 @@ class LiveShop:
             told = to_neighbours(self._items[item_id], self._counting)
             self._catalogue.put_neighbours(facts_of(told))
         self._untold.clear()
+        if self._catalogue.correlate_due:
+            self._catalogue.correlate()
 
     def recommend(self, user_ids: Sequence[str], k: int, now_ms: int) -> list[list[str]]:
         """Return what each user would be shown now, best first."""

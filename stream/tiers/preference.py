@@ -320,6 +320,7 @@ def _catalogue(
         partial(index, dim),
         cooccurrence_half_life_ms=settings.cooccurrence_half_life_d * DAY_MS,
         popularity_half_life_ms=settings.popularity_half_life_h * HOUR_MS,
+        cooccurrence_ridge=settings.cooccurrence_ridge,
         texts=texts,
         learnt=None if model is None else LearntItems(model, partial(faiss_index, model.dim)),
     )

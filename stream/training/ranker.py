@@ -46,6 +46,7 @@ from stream.core.events import PARSERS, BadEvent, Interaction, Item, Review, Sea
 from stream.evaluate.shop import LiveShop
 from stream.formats import Record
 from stream.settings import Settings
+from stream.trained import conditions_of
 from stream.training.sequence import items_taken
 
 Event = Interaction | Search | Review
@@ -141,9 +142,7 @@ def train_into(
     asked = list(asking.before(log.events, start, middle, _MOST_LEARNT, shop, texts))
     fitted = fit_ranker(joined([questions_of(choices, some) for choices, some, _ in asked]), rarity)
     on_step(f"asking before {len(log.events) - middle:,} acts that were kept aside")
-    conditions = Conditions(
-        encoder_id, settings.text_share, settings.step_decay, user_model is not None
-    )
+    conditions = conditions_of(settings, encoder_id, user_model is not None)
     trial = Trial(shop, user_model, fitted, conditions)
     for choices, some, now_ms in asking.before(
         log.events, middle, len(log.events), _MOST_ASIDE, shop, texts

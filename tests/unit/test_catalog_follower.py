@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import builders
+import numpy as np
 import pytest
 from aiokafka import TopicPartition
 from catalog_broker import DIM, ENCODER, N_PARTITIONS, PREFIX, FakeBroker, FakeConsumer
@@ -29,7 +30,7 @@ class Worker:
 
     def __init__(self, broker: FakeBroker, state_dir: Path, **options: Any) -> None:
         settings = Settings(topic_prefix=PREFIX, partitions=N_PARTITIONS, state_dir=state_dir)
-        self.catalogue = Catalogue(DIM)
+        self.catalogue = Catalogue(DIM, cooccurrence_ridge=options.pop("ridge", 0.0))
         self.follower = CatalogFollower(
             settings,
             self.catalogue,
@@ -106,6 +107,25 @@ async def test_what_comes_at_once_later_is_applied_whole_and_never_in_a_thread(
     await until(lambda: len(worker.items()) == 80)
     assert threads == {ours}
     assert max(slices) <= 32
+
+
+async def test_items_are_told_apart_before_it_has_caught_up_and_again_when_rested(
+    broker: FakeBroker, tmp_path: Path
+) -> None:
+    for item in ("b", "c"):
+        broker.put_neighbours(item, [("a", 3.0)])
+    broker.put_neighbours("d", [])
+    broker.put_neighbours("a", [("b", 3.0), ("c", 3.0)])
+    worker = await Worker(broker, tmp_path, ridge=1.0).up()
+    catalogue = worker.catalogue
+    assert not catalogue.correlate_due
+    row = catalogue._row_of["a"]  # of which the shop has said nothing
+    broker.put_neighbours("a", [("b", 3.0), ("c", 3.0), ("d", 3.0)])
+    await until(lambda: catalogue.correlate_due)
+    assert len(catalogue.neighbours(np.array([row]))[0]) == 2
+    worker.follower._correlate_at = 0.0
+    await until(lambda: len(catalogue.neighbours(np.array([row]))[0]) == 3)
+    await worker.follower.stop()
 
 
 async def test_a_restart_reads_only_what_is_newer_than_its_snapshot(

@@ -15,6 +15,7 @@ from models.item_index import PADDING, ExactIndex, ItemIndex
 from models.item_vectors import _MEAN_PRIOR as PRIOR
 from models.items import ItemFacts
 from models.neighbours import NeighbourFacts
+from models.partial_correlations import Counted, PartialCorrelations
 
 NOW_MS = 1_760_000_000_000
 DAY_MS = 86_400_000
@@ -238,6 +239,48 @@ def test_counts_of_different_times_are_compared_at_one(rng: np.random.Generator)
     # 36 users ten days ago are 18 now.
     catalogue.put_neighbours(counts("i1", n_users=36.0, as_of_ms=NOW_MS - 10 * DAY_MS))
     assert catalogue.neighbours(np.array([0]))[2].tolist() == pytest.approx([2 / (4 * 18) ** 0.5])
+
+
+def test_with_a_ridge_pairs_count_by_what_no_third_item_explains(rng: np.random.Generator) -> None:
+    catalogue = shop(rng, 4, cooccurrence_ridge=1.0)
+    assert not catalogue.correlate_due
+    # Of 20 users each, i0 and i2 have in common only who took i1.
+    catalogue.put_neighbours(counts("i0", n_users=20.0, neighbours=[("i1", 14.0), ("i2", 10.0)]))
+    catalogue.put_neighbours(counts("i1", n_users=20.0, neighbours=[("i0", 14.0), ("i2", 14.0)]))
+    catalogue.put_neighbours(counts("i2", n_users=20.0, neighbours=[("i1", 14.0), ("i0", 10.0)]))
+    assert catalogue.correlate_due
+    # Until they are compared: cosines, made smaller by the ridge.
+    assert catalogue.neighbours(np.array([0]))[2].tolist() == pytest.approx([14 / 21, 10 / 21])
+    catalogue.correlate()
+    assert not catalogue.correlate_due
+    rows, places, strengths = catalogue.neighbours(np.array([3, 0]))
+    assert (named(catalogue, rows), places.tolist()) == (["i1", "i2"], [1, 1])
+    assert strengths[0] > 3 * strengths[1]
+    catalogue.drop_neighbours(["i0"])
+    assert len(catalogue.neighbours(np.array([0]))[0]) == 0
+    restored = Catalogue(DIM, cooccurrence_ridge=1.0)
+    restored.restore(catalogue.state())
+    assert restored.correlate_due
+    catalogue.clear()
+    catalogue.correlate()
+    assert len(catalogue.neighbours(np.array([1]))[0]) == 0
+
+
+def test_what_is_compared_while_the_catalogue_is_cleared_is_let_go(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = shop(rng, 2, cooccurrence_ridge=1.0)
+    catalogue.put_neighbours(counts("i0", neighbours=[("i1", 2.0)]))
+    catalogue.put_neighbours(counts("i1", neighbours=[("i0", 2.0)]))
+    compare = PartialCorrelations.of
+
+    def cleared_meanwhile(counted: Counted, ridge: float) -> PartialCorrelations:
+        catalogue.clear()
+        return compare(counted, ridge)
+
+    monkeypatch.setattr(PartialCorrelations, "of", cleared_meanwhile)
+    catalogue.correlate()
+    assert len(catalogue.neighbours(np.array([0]))[0]) == 0
 
 
 def test_a_trend_is_known_once_the_lasting_count_is(rng: np.random.Generator) -> None:

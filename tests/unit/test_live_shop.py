@@ -9,6 +9,7 @@ from models.evaluation import baselines
 from models.evaluation.splits import leave_one_out
 from models.hybrid import HybridRule
 from models.items import ItemFacts
+from models.partial_correlations import partial_correlations
 from models.recommender import Recommender
 from stream.core.events import Interaction
 from stream.evaluate.shop import LiveShop
@@ -82,6 +83,32 @@ def test_lists_are_those_of_the_formula_however_acts_are_batched(
     wanted = baselines.ranked(formula, histories, 10)
     # The catalogue keeps vectors in half precision: what is nearly tied may change places.
     scores = formula(histories)
+    of_shown, of_wanted = (np.take_along_axis(scores, lists, 1) for lists in (shown, wanted))
+    assert of_shown == pytest.approx(of_wanted, abs=1e-3)
+    assert (shown == wanted).mean() > 0.95
+
+
+def test_with_a_ridge_lists_are_those_of_partial_correlations_of_all_acts(
+    sequences: list[np.ndarray], vectors: np.ndarray
+) -> None:
+    histories = leave_one_out(sequences).histories
+    shop = opened(vectors, cooccurrence_ridge=5.0)
+    shop.learn(acts(histories))
+    lists = shop.recommend([f"u{user}" for user in range(N_USERS)], 10, NOW_MS + 60_000)
+    shown = np.array([[int(item) for item in of_user] for of_user in lists])
+    taken = baselines.matrix(histories, N_ITEMS)
+    both = (taken.T @ taken).toarray()
+    users = np.diag(both).astype(np.float64)
+    np.fill_diagonal(both, 0)
+    together = partial_correlations(both, users, 5.0)
+    cosines = both / np.sqrt(np.outer(users, users))
+    together *= cosines.max(axis=1).sum() / together.max(axis=1).sum()
+    weights = baselines._decayed(histories, N_ITEMS, 0.7)
+    lengths = np.array([[len(history)] for history in histories])
+    scores = (0.3 * (weights @ vectors) @ vectors.T + 0.7 * (weights @ together)) / lengths
+    for user, history in enumerate(histories):
+        scores[user, history] = -np.inf
+    wanted = baselines.best(scores.astype(np.float32), 10)
     of_shown, of_wanted = (np.take_along_axis(scores, lists, 1) for lists in (shown, wanted))
     assert of_shown == pytest.approx(of_wanted, abs=1e-3)
     assert (shown == wanted).mean() > 0.95

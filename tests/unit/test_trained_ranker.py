@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from models.trained_ranker import (
     Conditions,
     RankerParts,
     TrainedRanker,
+    _parts,
     load_ranker,
     log_shares,
     save_ranker,
@@ -147,12 +148,19 @@ def test_a_folder_brings_the_ranker_back_and_names_it(folder: Path) -> None:
     [
         ({"encoder": "hash-64"}, "trained with encoder 'hash-12', and the settings say 'hash-64'"),
         ({"step_decay": 0.8}, "step_decay 0.7, and the settings say 0.8"),
+        ({"cooccurrence_ridge": 200.0}, "cooccurrence_ridge 0.0, and the settings say 200.0"),
         ({"user_model": True}, "user_model False, and the settings say True"),
     ],
 )
 def test_under_other_conditions_it_is_refused(folder: Path, fields: dict, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         load_ranker(folder, replace(CONDITIONS, **fields))
+
+
+def test_one_of_before_there_was_a_ridge_learnt_from_cosines() -> None:
+    said = asdict(parts(text=1.5))
+    del said["conditions"]["cooccurrence_ridge"]
+    assert _parts(json.loads(json.dumps(said))).conditions == CONDITIONS
 
 
 @pytest.mark.parametrize(
