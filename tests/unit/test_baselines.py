@@ -34,6 +34,15 @@ def test_what_others_took_with_it_comes_first() -> None:
     assert (first(factors, 3), first(factors, 4)) == (4, 3)
 
 
+def test_ease_is_the_ridge_regression_of_each_item_on_the_others() -> None:
+    taken = baselines.matrix(HISTORIES, 6).toarray().astype(np.float64)
+    scores = baselines.ease(HISTORIES, 6, ridge=2.0)(HISTORIES)
+    for item in range(6):
+        others = np.delete(taken, item, axis=1)
+        weights = np.linalg.solve(others.T @ others + 2 * np.eye(5), others.T @ taken[:, item])
+        assert scores[:, item] == pytest.approx(others @ weights, abs=1e-6)
+
+
 def test_only_the_nearest_neighbours_count() -> None:
     scores = baselines.item_knn(HISTORIES, 6, neighbours=1)([np.array([0])])
     assert (scores > 0).sum() == 1
