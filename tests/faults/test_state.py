@@ -75,7 +75,7 @@ def test_19_a_full_disk_ends_the_worker_cleanly_and_is_made_good_by_space(arena)
     with arena.trial("19 disk full on the state folder", opened=False) as trial:
         state = trial.worker.folder / "state"
         state.mkdir(parents=True)
-        mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(state)]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(state)]
         if subprocess.run(mount, capture_output=True, check=False).returncode:
             pytest.skip("a small tmpfs cannot be mounted here")
         try:
