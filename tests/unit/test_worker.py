@@ -19,7 +19,7 @@ from stream.connection import AccessRefused
 from stream.engine.app import new_app
 from stream.settings import Settings, load_settings
 from stream.topic_admin import Problem
-from stream.worker import _ended, _Worker, settle_garbage_collection
+from stream.worker import _ended, _Worker, environment, settle_garbage_collection
 
 
 @pytest.fixture
@@ -185,3 +185,16 @@ async def test_a_process_that_does_not_stop_is_ended_with_the_code_of_what_it_en
     [(exit_code, passed_s)] = ended
     assert exit_code == code
     assert passed_s >= after_s
+
+
+def test_a_process_is_told_how_many_threads_and_arenas_and_the_shop_may_say_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MALLOC_ARENA_MAX"):
+        monkeypatch.delenv(name, raising=False)
+    assert environment("encode")["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "MALLOC_ARENA_MAX" not in environment("encode")
+    found = environment("preference")
+    assert (found["OMP_NUM_THREADS"], found["MALLOC_ARENA_MAX"]) == ("1", "2")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    assert environment("preference")["MALLOC_ARENA_MAX"] == "8"
