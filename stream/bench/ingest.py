@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -20,10 +17,10 @@ from stream.bench.faust_counter import group_of as faust_group
 from stream.bench.floor import Read
 from stream.bench.load import Load
 from stream.bench.processes import (
-    child_environment,
     preference_url,
     preference_worker,
     stock_faust,
+    told_by,
 )
 from stream.bench.report import Figure, median_and_spread, number
 from stream.bench.rounds import BenchFailed, OnTurn, Sample, Values, turns
@@ -99,16 +96,8 @@ async def _warm_up(sides: dict[str, Side], acts: Sequence[Output]) -> None:
 
 def floor(settings: Settings, stored: Stored) -> Read:
     """Have the bare client read and decode what is stored; raises BenchFailed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stream.bench.floor", msgspec.json.encode(stored).decode()],
-        env={**os.environ, **child_environment(settings)},
-        capture_output=True,
-        timeout=_FLOOR_WITHIN_S,
-        check=False,
-    )
-    if done.returncode:
-        raise BenchFailed(f"the bare client failed: {done.stderr.decode().strip()[-300:]}")
-    read = msgspec.json.decode(done.stdout, type=Read)
+    told = told_by("stream.bench.floor", stored, settings, _FLOOR_WITHIN_S, "the bare client")
+    read = msgspec.json.decode(told, type=Read)
     n_stored = sum(end - first for first, end in stored.values())
     if read.n_events != n_stored:
         raise BenchFailed(f"the bare client read {read.n_events} acts of {n_stored}")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,10 +16,10 @@ from stream.bench.ingest import COMMIT_S
 from stream.bench.load import Load
 from stream.bench.plain_loop import Done, Job, Ranges
 from stream.bench.processes import (
-    child_environment,
     encode_worker,
     preference_url,
     preference_worker,
+    told_by,
     url,
 )
 from stream.bench.report import Figure, median_and_spread, number
@@ -107,16 +104,8 @@ async def _ends(offsets: KafkaOffsets, settings: Settings) -> dict[tuple[str, in
 
 def _plain(settings: Settings, job: Job, n_events: int) -> Done:
     """Have the plain loop read what is stored; raises BenchFailed."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "stream.bench.plain_loop", msgspec.json.encode(job).decode()],
-        env={**os.environ, **child_environment(settings)},
-        capture_output=True,
-        timeout=_PLAIN_WITHIN_S,
-        check=False,
-    )
-    if ran.returncode:
-        raise BenchFailed(f"the plain loop failed: {ran.stderr.decode().strip()[-300:]}")
-    done = msgspec.json.decode(ran.stdout, type=Done)
+    told = told_by("stream.bench.plain_loop", job, settings, _PLAIN_WITHIN_S, "the plain loop")
+    done = msgspec.json.decode(told, type=Done)
     if done.n_events != n_events:
         raise BenchFailed(f"the plain loop read {done.n_events} events of {n_events}")
     return done

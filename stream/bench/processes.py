@@ -9,7 +9,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from stream.bench.rounds import BenchFailed
 from stream.demo.processes import Child
 from stream.settings import Settings
 from stream.worker import ProcessName, environment
@@ -74,6 +78,23 @@ def whole_worker(settings: Settings, folder: Path, port: int) -> Child:
     )
     command = [sys.executable, "-m", "stream.cli", "worker"]
     return Child("worker", command, child_environment(own), folder / "worker.log")
+
+
+def told_by(module: str, job: Any, settings: Settings, within_s: float, who: str) -> bytes:
+    """Run a module of ours with its job as JSON; return what it prints.
+
+    Raises BenchFailed, naming ``who`` failed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, msgspec.json.encode(job).decode()],
+        env={**os.environ, **child_environment(settings)},
+        capture_output=True,
+        timeout=within_s,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchFailed(f"{who} failed: {done.stderr.decode().strip()[-300:]}")
+    return done.stdout
 
 
 def url(port: int, path: str) -> str:

@@ -26,6 +26,8 @@ from stream.messages import (
     read_item_neighbours,
     to_message,
 )
+from stream.settings import load_settings
+from stream.tiers.neighbours import _counting
 from stream.topics import ITEM_STATE
 
 DAY_MS = 86_400_000
@@ -220,3 +222,8 @@ async def test_items_of_which_little_is_new_are_counted_and_not_told(tmp_path: P
     # What was not told is told with the rest.
     found = published(await stage(pairs(2, 3, touch("boots", "hat"))))
     assert found["boots"].n_users == 32.0
+
+
+def test_what_is_news_is_as_the_settings_say() -> None:
+    rules = _counting(load_settings(neighbours_told_share=0.2, neighbours_told_after_s=7))
+    assert (rules.told_share, rules.told_after_ms) == (0.2, 7000)

@@ -17,16 +17,18 @@ import pytest
 from rich.console import Console
 
 from stream.bench.broker import of_side
+from stream.bench.latency import Reader, _mixed
 from stream.bench.load import Load
 from stream.bench.machine import Setup
 from stream.bench.processes import cpu_s, standing_still
 from stream.bench.report import Figure, number, print_figure, print_setup, to_json, write_json
 from stream.bench.rounds import BenchFailed, Sample, Values, turns
-from stream.bench.sizes import FULL, QUICK
+from stream.bench.sizes import FULL, QUICK, Latency
 from stream.bench.vectors import around_centres, clusters, mixed
 from stream.cli import run
-from stream.core.events import parse_interaction
+from stream.core.events import Search, parse_interaction, parse_search
 from stream.core.kept import is_native
+from stream.demo.shoppers import Act
 from stream.messages import read_item_neighbours
 from stream.settings import load_settings
 
@@ -165,6 +167,36 @@ def test_a_later_backlog_lies_behind_an_earlier_one() -> None:
     )
     assert first == sorted(first)
     assert first[0] < first[-1] <= second[0] <= second[-1]
+
+
+def test_a_mix_is_of_acts_searches_and_reviews_and_most_queries_come_again() -> None:
+    messages = Load(50, 40).mix(4_000)
+    shares = {topic: n / 4_000 for topic, n in Counter(each.topic for each in messages).items()}
+    assert shares == pytest.approx(
+        {"clickstream": 0.9, "searches": 0.08, "reviews": 0.02}, abs=0.02
+    )
+    searches = [parse_search(each.value, each.key) for each in messages if each.topic == "searches"]
+    assert 0.1 < len({search.query for search in searches}) / len(searches) < 0.3
+
+
+def test_of_the_searches_no_more_are_sent_than_asked_for_and_all_else_is() -> None:
+    acts = [
+        Act(
+            "searches" if n % 2 else "clickstream",
+            Search(event_id=f"e{n}", user_id="u", query="q", event_time_ms=1),
+        )
+        for n in range(400)
+    ]
+    sent = Counter(act.topic for act in _mixed(iter(acts), Latency(rate=100, searches=5)))
+    assert sent["clickstream"] == 200
+    assert sent["searches"] / sent.total() == pytest.approx(0.05, abs=0.01)
+
+
+def test_the_first_list_of_an_act_is_the_one_that_counts() -> None:
+    reader = Reader(None)
+    for at_ms, event_id in ((1.0, "a"), (2.0, "b"), (3.0, "a")):
+        reader._came.append((at_ms, b'{"trigger":{"event_id":"%s"}}' % event_id.encode()))
+    assert reader.came_ms() == {"a": 1.0, "b": 2.0}
 
 
 def test_a_few_users_make_most_of_the_acts() -> None:
