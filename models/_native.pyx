@@ -53,21 +53,24 @@ cdef extern from *:
             __builtin_prefetch(a + i);
     #endif
     }
+    static inline float prefstream_wide(uint32_t half) {
+        /* The exponent's bias differs by 112; subnormal numbers come right by the product too. */
+        const float scale = 5192296858534827628530496329220096.0f;
+        uint32_t bits = (half & 0x7FFF) << 13;
+        float value;
+        memcpy(&value, &bits, 4);
+        value *= scale;
+        memcpy(&bits, &value, 4);
+        bits |= (half & 0x8000) << 16;
+        memcpy(&value, &bits, 4);
+        return value;
+    }
     #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
     __attribute__((target_clones("avx512f", "avx2", "default")))
     #endif
     static void prefstream_widen(const uint16_t *halves, float *wide, long n) {
-        /* The exponent's bias differs by 112; subnormal numbers come right by the product too. */
-        const float scale = 5192296858534827628530496329220096.0f;
         for (long i = 0; i < n; i++) {
-            uint32_t half = halves[i];
-            uint32_t bits = (half & 0x7FFF) << 13;
-            float value;
-            memcpy(&value, &bits, 4);
-            value *= scale;
-            memcpy(&bits, &value, 4);
-            bits |= (half & 0x8000) << 16;
-            memcpy(&wide[i], &bits, 4);
+            wide[i] = prefstream_wide(halves[i]);
         }
     }
     #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
@@ -77,17 +80,9 @@ cdef extern from *:
         const uint16_t *restrict halves, float *restrict one, float *restrict other,
         float of_one, float of_other, long n
     ) {
-        /* As above, and shares of it added to two sums. */
-        const float scale = 5192296858534827628530496329220096.0f;
+        /* Add shares of it to two sums. */
         for (long i = 0; i < n; i++) {
-            uint32_t half = halves[i];
-            uint32_t bits = (half & 0x7FFF) << 13;
-            float value;
-            memcpy(&value, &bits, 4);
-            value *= scale;
-            memcpy(&bits, &value, 4);
-            bits |= (half & 0x8000) << 16;
-            memcpy(&value, &bits, 4);
+            float value = prefstream_wide(halves[i]);
             one[i] += of_one * value;
             other[i] += of_other * value;
         }
